@@ -1,0 +1,203 @@
+"""What drift is measured against: bins, counts and a sample of the baseline, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.binning import Binning
+from detectors.layout import Layout
+from detectors.wire import Reader, Writer
+
+FORMAT_VERSION = 1
+MAGIC = b"SWBS"
+MAX_CONTENT_BYTES = 256 << 20
+
+SAMPLE_ROWS = 32_768
+"""160 sequences of 200 frames; a byte a row and dimension before packing."""
+READ_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Code rows of the baseline, from which windows without drift are drawn.
+
+    Rows keep what counts lose: which dimensions move together, and how alike the records of one sequence are.
+    """
+
+    codes: NDArray[np.uint8]
+    """(S, D): first the records without a sequence, then sequence after sequence, each in its own order."""
+    independent: int
+    """How many rows at the front are records without a sequence."""
+    lengths: NDArray[np.int64]
+    """Rows of each sampled sequence; together with ``independent`` they make up S."""
+
+    def __post_init__(self) -> None:
+        if self.independent + int(self.lengths.sum()) != len(self.codes) or (self.lengths < 1).any():
+            raise ValueError("the sample's sequences do not make up its rows")
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineStatistic:
+    """The baseline's side of every comparison. Immutable; `digest` names its content."""
+
+    layout: Layout
+    binning: Binning
+    counts: NDArray[np.int64]
+    """(D, B + 1)"""
+    records: int
+    sequences: int
+    """Distinct sequences of all records, also those outside the sample."""
+    independent_records: int
+    """Records without a sequence."""
+    sample: Sample
+
+    def __post_init__(self) -> None:
+        width = self.layout.width
+        if self.binning.dimensions != width or self.sample.codes.shape[1] != width:
+            raise ValueError(
+                f"layout has {width} columns, bins {self.binning.dimensions}, sample {self.sample.codes.shape[1]}"
+            )
+        if self.counts.shape != (width, self.binning.cells) or (self.counts.sum(1) != self.records).any():
+            raise ValueError(f"counts do not add up to {self.records} records in each of {width} columns")
+        if self.sample.codes.size and self.sample.codes.max() >= self.binning.cells:
+            raise ValueError("the sample has codes beyond the last bin")
+
+    @classmethod
+    def fit(
+        cls,
+        layout: Layout,
+        values: NDArray[np.floating],
+        sequences: Sequence[str],
+        *,
+        bins: int = 16,
+        sample_rows: int = SAMPLE_ROWS,
+        seed: int = 0,
+    ) -> BaselineStatistic:
+        """A baseline from its records' values (N, layout.width), which may be memory-mapped.
+
+        ``sequences`` names each record's sequence ("" for none); within a sequence, rows stand in the order of time.
+
+        Raises:
+            ValueError: no records, or shapes that do not fit the layout.
+        """
+        if values.shape != (len(sequences), layout.width):
+            raise ValueError(f"{len(sequences)} records in {layout.width} columns, values have shape {values.shape}")
+        binning = Binning.fit(values, bins)
+        counts = np.zeros((layout.width, binning.cells), dtype=np.int64)
+        offsets = np.arange(0, counts.size, binning.cells)
+        for start in range(0, len(values), READ_ROWS):
+            cells = binning.codes(values[start : start + READ_ROWS]) + offsets
+            counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+        numbers: dict[str, int] = {"": 0}
+        owner = np.fromiter((numbers.setdefault(name, len(numbers)) for name in sequences), np.int64, len(sequences))
+        rows, independent, lengths = _choose(owner, len(numbers), sample_rows, np.random.default_rng(seed))
+        return cls(
+            layout=layout,
+            binning=binning,
+            counts=counts,
+            records=len(sequences),
+            sequences=len(numbers) - 1,
+            independent_records=int((owner == 0).sum()),
+            sample=Sample(binning.codes(np.asarray(values[rows])), independent, lengths),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content, equal wherever the content is equal."""
+        return hashlib.blake2b(self._content(), digest_size=16).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BaselineStatistic) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def to_bytes(self) -> bytes:
+        content = self._content()
+        writer = Writer()
+        writer.raw(MAGIC + bytes([FORMAT_VERSION]))
+        writer.number(len(content))
+        writer.raw(zlib.compress(content, 6))
+        return writer.data()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BaselineStatistic:
+        """The baseline that `to_bytes` wrote. Raises ValueError for damaged data and for newer formats."""
+        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, "baseline statistic", MAX_CONTENT_BYTES)
+        named: list[tuple[str, list[str]]] = []
+        for _ in range(reader.number()):
+            signal = reader.text()
+            named.append((signal, [reader.text() for _ in range(reader.number())]))
+        layout = Layout.stacked(named)
+        width, bins = layout.width, reader.number()
+        records, sequences, independent_records = reader.number(), reader.number(), reader.number()
+        edges = np.frombuffer(reader.raw(8 * width * (bins - 1) if bins else 0), dtype="<f8")
+        counts = np.frombuffer(reader.raw(8 * width * (bins + 1)), dtype="<i8")
+        rows, independent, groups = reader.number(), reader.number(), reader.number()
+        lengths = np.frombuffer(reader.raw(8 * groups), dtype="<i8")
+        codes = np.frombuffer(reader.raw(rows * width), dtype=np.uint8)
+        reader.end()
+        try:
+            return cls(
+                layout=layout,
+                binning=Binning(edges.astype(np.float64).reshape(width, bins - 1)),
+                counts=counts.astype(np.int64).reshape(width, bins + 1),
+                records=records,
+                sequences=sequences,
+                independent_records=independent_records,
+                sample=Sample(codes.reshape(rows, width), independent, lengths.astype(np.int64)),
+            )
+        except ValueError as error:
+            raise ValueError(f"damaged {reader.what}: {error}") from None
+
+    def _content(self) -> bytes:
+        writer = Writer()
+        writer.number(len(self.layout.signals))
+        for columns in self.layout.signals:
+            writer.text(columns.signal)
+            writer.number(len(columns.dimensions))
+            for dimension in columns.dimensions:
+                writer.text(dimension)
+        for number in (self.binning.bins, self.records, self.sequences, self.independent_records):
+            writer.number(number)
+        writer.raw(self.binning.edges.astype("<f8").tobytes())
+        writer.raw(self.counts.astype("<i8").tobytes())
+        for number in (len(self.sample.codes), self.sample.independent, len(self.sample.lengths)):
+            writer.number(number)
+        writer.raw(self.sample.lengths.astype("<i8").tobytes())
+        writer.raw(self.sample.codes.tobytes())
+        return writer.data()
+
+
+def _choose(
+    owner: NDArray[np.int64], groups: int, budget: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """Rows for the sample: single records, and runs of whole sequences, in proportion to their records.
+
+    ``owner`` numbers each record's sequence, 0 for none. A sequence longer than an eighth of the budget gives one
+    run of it.
+    """
+    by_owner = np.argsort(owner, kind="stable")
+    ends = np.cumsum(np.bincount(owner, minlength=groups))
+    singles = by_owner[: ends[0]]
+    room = round(budget * len(singles) / len(owner))
+    chosen = [np.sort(rng.choice(singles, min(room, len(singles)), replace=False))]
+    left, lengths = budget - room, list[int]()
+    longest = max(1, (budget - room) // 8)
+    for group in rng.permutation(np.arange(1, groups)):
+        if left <= 0:
+            break
+        run = by_owner[ends[group - 1] : ends[group]]
+        size = min(len(run), longest, left)
+        start = int(rng.integers(len(run) - size + 1))
+        chosen.append(run[start : start + size])
+        lengths.append(size)
+        left -= size
+    return np.concatenate(chosen), len(chosen[0]), np.array(lengths, dtype=np.int64)

@@ -1,0 +1,95 @@
+"""Networks in files of their own: torch.export programs (.pt2) and TorchScript (.pt).
+
+Reading a TorchScript file runs no Python: it has an unpickler of its own that knows tensors and TorchScript's
+classes only. ``torch.export.load`` is different: it unpickles whatever an archive marks as pickled, falls back
+to full unpickling where the weights-only reader refuses, and evaluates symbolic shapes as Python expressions.
+So an archive is inspected first, and refused where any of that could run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from embeddings.state_dicts import BackboneError, read_tensors
+
+_ARITHMETIC = re.compile(r"[\w\s+*-]*")
+"""Names, numbers, sums and products of a batch dimension; no brackets, dots or quotes, so nothing can be called."""
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """A torch.export archive. Raises BackboneError where it is damaged, or would run code while being read."""
+    data = _read(path)
+    try:
+        _inspect(data, path)
+        program: ExportedProgram = torch.export.load(io.BytesIO(data))
+    except BackboneError:
+        raise
+    except Exception as error:  # whatever a damaged archive leads to: the reader has no errors of its own
+        raise BackboneError(f"{path}: not a readable torch.export archive: {_first_line(error)}") from None
+    return program
+
+
+def load_torchscript(path: Path) -> nn.Module:
+    """A TorchScript file, on the CPU, in evaluation mode. Raises BackboneError."""
+    data = _read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch recommends torch.export; files made before that are still read
+        try:
+            network: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")
+        except RuntimeError as error:
+            raise BackboneError(f"{path}: not a readable TorchScript file: {_first_line(error)}") from None
+    return network.eval()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BackboneError(f"{path}: {error.strerror or error}") from None
+
+
+def _inspect(data: bytes, path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        if not any("/models/" in name and name.endswith(".json") for name in names):
+            raise BackboneError(f"{path}: not a torch.export archive as torch 2.8 or later writes it; export it again")
+        for name in names:
+            if name.endswith(".json"):
+                _inspect_json(json.loads(archive.read(name)), path)
+            elif name.endswith(".pt"):
+                # Read here by the weights-only reader, which raises where torch.export.load would fall back to pickle.
+                read_tensors(io.BytesIO(archive.read(name)))
+            elif "/data/weights/" not in name and "/data/constants/" not in name and name.endswith((".pkl", ".py")):
+                raise BackboneError(f"{path}: holds {name}, which is not read")
+
+
+def _inspect_json(tree: object, path: Path) -> None:
+    for key, value in _items(tree):
+        if key == "use_pickle" and value is not False:
+            raise BackboneError(f"{path}: holds pickled tensors or objects, which are not read")
+        if key == "expr_str" and not (isinstance(value, str) and _ARITHMETIC.fullmatch(value)):
+            raise BackboneError(f"{path}: has a shape {value!r} that is not a sum or product of dimensions")
+
+
+def _items(tree: object) -> Iterator[tuple[str, object]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key, value
+            yield from _items(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _items(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

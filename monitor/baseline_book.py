@@ -1,0 +1,131 @@
+"""Which baseline a record belongs to, as the store has it now."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from embeddings.backbones import BackboneSpec
+from embeddings.embedder import Embedder
+from embeddings.images import ImageLimits
+from monitor.baseline import Baseline
+from monitor.classes import Classes
+from monitor.extract import Extractor
+from monitor.settings import Settings
+from monitor.store.store import Store
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 5.0
+"""An activated baseline is seen within this time by every worker."""
+RETRY_UNKNOWN_S = 1.0
+"""An unknown model name is looked up again at most this often, so that a flood of them costs nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """How records of one model version are treated. ``baseline`` None: counted, never scored."""
+
+    baseline: Baseline | None
+    baseline_id: str
+    classes: Classes
+    extractor: Extractor
+
+
+class Embedders:
+    """One backbone for each identity, made when first needed and shared by all baselines that name it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.embedding
+        self._made: dict[str, Embedder] = {}
+
+    def of(self, spec: BackboneSpec) -> Embedder:
+        """The backbone of ``spec``, ready. Raises ValueError where its weights are not those that the spec names."""
+        embedder = (
+            Embedder(
+                spec,
+                device=self._settings.device,
+                dtype=self._settings.dtype,
+                batch_size=self._settings.batch_size,
+                threads=self._settings.threads,
+            )
+            if spec.identity not in self._made
+            else self._made[spec.identity]
+        )
+        self._made[spec.identity] = embedder
+        return embedder
+
+    @property
+    def fallbacks(self) -> int:
+        """How often a GPU was wanted and the CPU was taken."""
+        return sum(embedder.fallbacks for embedder in self._made.values())
+
+
+class BaselineBook:
+    """Looks up the route of (model, version); refreshed from the store every few seconds. One thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        embedders: Embedders,
+        pool: Executor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._pool = pool
+        self._limits = ImageLimits(settings.images.max_pixels, settings.images.max_bytes)
+        self._uri_prefixes = settings.images.uri_prefixes
+        self._clock = clock
+        self._read_at = -REFRESH_S
+        self._active: dict[tuple[str, str], str] = {}
+        self._newest: dict[str, str] = {}
+        self._baselines: dict[str, Baseline] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+
+    def route(self, model: str, version: str) -> Route | None:
+        """The route of a model version, or None where the model's name has no baseline at all."""
+        age = self._clock() - self._read_at
+        if age > REFRESH_S or (model not in self._newest and age > RETRY_UNKNOWN_S):
+            self._refresh()
+        if model not in self._newest:
+            return None
+        route = self._routes.get((model, version))
+        if route is None:
+            route = self._routes[model, version] = self._make(model, version)
+        return route
+
+    def _refresh(self) -> None:
+        active: dict[tuple[str, str], str] = {}
+        newest: dict[str, tuple[int, str]] = {}
+        for (model, version), entry in self._store.active_baselines().items():
+            active[model, version] = entry.meta.id
+            newest[model] = max(newest.get(model, (-1, "")), (entry.activated_us, entry.meta.id))
+        self._read_at = self._clock()
+        if active != self._active:
+            self._routes.clear()
+        self._active = active
+        self._newest = {model: entry[1] for model, entry in newest.items()}
+        needed = set(active.values())
+        self._baselines = {key: value for key, value in self._baselines.items() if key in needed}
+
+    def _load(self, baseline_id: str) -> Baseline:
+        if baseline_id not in self._baselines:
+            self._baselines[baseline_id] = Baseline.from_bytes(self._store.baseline(baseline_id).payload)
+        return self._baselines[baseline_id]
+
+    def _make(self, model: str, version: str) -> Route:
+        baseline_id = self._active.get((model, version), "")
+        if not baseline_id:
+            # A version without a baseline takes its classes from the name's newest active one, and is never scored.
+            classes = self._load(self._newest[model]).classes
+            log.info("%s version %s has no active baseline: counted, not scored", model, version)
+            return Route(None, "", classes, Extractor(None, None, self._pool, self._limits, self._uri_prefixes))
+        baseline = self._load(baseline_id)
+        embedder = self._embedders.of(baseline.backbone) if baseline.backbone else None
+        extractor = Extractor(baseline.plan, embedder, self._pool, self._limits, self._uri_prefixes)
+        return Route(baseline, baseline_id, baseline.classes, extractor)

@@ -1,0 +1,520 @@
+"""The command line. Errors are one line on stderr: exit code 2 for bad input or settings, 1 for a failed check."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from monitor.errors import BadRecord, CheckFailed, InputError, SegwatchError
+from monitor.settings import Settings, load_settings
+from monitor.sources.protocol import RawRecord
+from monitor.version import __version__
+from monitor.windows import parse_length, parse_time
+
+SHOWN_BAD = 20
+
+
+class State:
+    """What all commands share."""
+
+    def __init__(self, config: Path | None, debug: bool) -> None:
+        self.config = config
+        self.debug = debug
+
+    def settings(self) -> Settings:
+        from monitor.telemetry import setup_logging
+
+        settings = load_settings(self.config)
+        setup_logging(settings.log)
+        return settings
+
+
+class Lines:
+    """Bad records on stderr, the first few one by one; all of them are in the dead letters."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, raw: RawRecord, bad: BadRecord) -> None:
+        self.count += 1
+        if self.count <= SHOWN_BAD:
+            click.echo(f"{raw.partition.topic}:{raw.offset}: {bad}", err=True)
+        elif self.count == SHOWN_BAD + 1:
+            click.echo("... further bad records are not shown", err=True)
+
+
+def slice_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--slice KEY=VALUE``."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+        if value is None:
+            return ""
+        key, found, rest = value.partition("=")
+        if not (key and found and rest):
+            raise click.BadParameter(f"expected KEY=VALUE, got {value!r}")
+        return value
+
+    option = click.option(
+        "--slice", "slice_key", metavar="KEY=VALUE", callback=check, help="Only records of this slice."
+    )
+    return option(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output (stable, documented).")
+FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file (default: segwatch.yaml if there)."
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(__version__, prog_name="segwatch")
+@click.pass_context
+def cli(context: click.Context, config: Path | None, debug: bool) -> None:
+    """Watches segmentation models in production."""
+    context.obj = State(config, debug)
+
+
+@cli.command()
+@click.option("--no-serve", is_flag=True, help="End after the summary instead of serving the pages.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".segwatch/demo"),
+    show_default=True,
+    help="Where the demo keeps its data; made anew each time.",
+)
+@click.option("--corruption", default="darkness", show_default=True, help="The shift that sets in midway.")
+@click.option("--strength", type=click.IntRange(1, 3), default=2, show_default=True)
+def demo(no_serve: bool, folder: Path, corruption: str, strength: int) -> None:
+    """The main job on data that comes with the project: traffic, a shift midway, what is detected when."""
+    from monitor.demo.run import run_demo
+
+    run_demo(folder, corruption=corruption, strength=strength, serve=not no_serve, say=click.echo)
+
+
+@cli.command()
+@click.pass_obj
+def doctor(state: State) -> None:
+    """Check settings, Kafka, database, device, baseline and Prometheus; exit 1 where one fails."""
+    from monitor.doctor import examine
+
+    failed = 0
+    for check in examine(state.settings):
+        click.echo(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.text}")
+        failed += not check.ok
+    if failed:
+        raise CheckFailed(f"{failed} check{'s' if failed > 1 else ''} failed")
+
+
+@cli.group()
+def baseline() -> None:
+    """What a model version looked like when it was trained."""
+
+
+@baseline.command("build")
+@click.option("--model", required=True)
+@click.option("--version", required=True)
+@click.option(
+    "--records", "records", type=FILE, multiple=True, help="Prediction records (.jsonl, .jsonl.gz); several may follow."
+)
+@click.argument("more", nargs=-1, type=FILE)
+@click.option(
+    "--classes", "classes_file", type=FILE, help="Class names, ignored indices, critical classes (YAML or JSON)."
+)
+@slice_option
+@click.option("--activate", is_flag=True, help="Score this version against it from now on.")
+@json_option
+@click.pass_obj
+def baseline_build(
+    state: State,
+    model: str,
+    version: str,
+    records: tuple[Path, ...],
+    more: tuple[Path, ...],
+    classes_file: Path | None,
+    slice_key: str,
+    activate: bool,
+    as_json: bool,
+) -> None:
+    """Build a baseline from prediction records of the training or validation set."""
+    from monitor.app import make_baseline, open_store
+    from monitor.baseline_build import describe
+    from monitor.classes import read_classes
+
+    files = [*records, *more]
+    if not files:
+        raise InputError("no file: name the prediction records with --records FILE...")
+    settings = state.settings()
+    classes = read_classes(classes_file) if classes_file else None
+    store = open_store(settings, write=True)
+    try:
+        baseline_id, built, counts = make_baseline(
+            settings,
+            store,
+            files,
+            model=model,
+            version=version,
+            slice_key=slice_key,
+            classes=classes,
+            activate=activate,
+            on_bad=Lines(),
+        )
+    finally:
+        store.close()
+    if as_json:
+        _print_json(
+            {
+                "id": baseline_id,
+                "model": model,
+                "version": version,
+                "active": activate,
+                "counts": describe(counts),
+                **built.summary(),
+            }
+        )
+        return
+    click.echo(
+        f"baseline {baseline_id[:12]} of {model} version {version}: {counts.used} records,"
+        f" {built.statistic.sequences} sequences, {len(built.classes.names)} classes, {built.plan.identity}"
+    )
+    left_out = ", ".join(f"{count} {name}" for name, count in describe(counts).items() if count and name != "used")
+    if left_out:
+        click.echo(f"left out: {left_out}")
+    click.echo("active" if activate else f"not active yet: segwatch baseline activate {baseline_id[:12]}")
+
+
+@baseline.command("list")
+@click.option("--model")
+@json_option
+@click.pass_obj
+def baseline_list(state: State, model: str | None, as_json: bool) -> None:
+    """All baselines, the active ones marked."""
+    from monitor.app import open_store
+    from monitor.present import table
+    from monitor.windows import to_text
+
+    store = open_store(state.settings(), write=False)
+    try:
+        active = {entry.meta.id for entry in store.active_baselines().values()}
+        rows = [
+            {
+                "id": meta.id,
+                "model": meta.model,
+                "version": meta.version,
+                "created": to_text(meta.created_us),
+                "active": meta.id in active,
+                **meta.meta,
+            }
+            for meta in store.baselines(model)
+        ]
+    finally:
+        store.close()
+    if as_json:
+        _print_json({"baselines": rows})
+    elif rows:
+        click.echo(
+            table(
+                ["id", "model", "version", "created", "active", "records", "embedding"],
+                [
+                    [
+                        row["id"][:12],
+                        row["model"],
+                        row["version"],
+                        row["created"],
+                        "yes" if row["active"] else "",
+                        row["records"],
+                        row["embedding"],
+                    ]
+                    for row in rows
+                ],
+            )
+        )
+    else:
+        click.echo("No baselines yet: segwatch baseline build makes one.")
+
+
+@baseline.command("show")
+@click.argument("baseline_id")
+@json_option
+@click.pass_obj
+def baseline_show(state: State, baseline_id: str, as_json: bool) -> None:
+    """One baseline, by its id or the beginning of it."""
+    from monitor.app import open_store
+    from monitor.windows import to_text
+
+    store = open_store(state.settings(), write=False)
+    try:
+        meta = store.baseline(baseline_id).meta
+        active = meta.id in {entry.meta.id for entry in store.active_baselines().values()}
+    finally:
+        store.close()
+    shown = {
+        "id": meta.id,
+        "model": meta.model,
+        "version": meta.version,
+        "created": to_text(meta.created_us),
+        "active": active,
+        "format": meta.format_version,
+        **meta.meta,
+    }
+    if as_json:
+        _print_json(shown)
+    else:
+        for name, value in shown.items():
+            click.echo(f"{name}: {value}")
+
+
+@baseline.command("activate")
+@click.argument("baseline_id")
+@click.pass_obj
+def baseline_activate(state: State, baseline_id: str) -> None:
+    """Score its model version against this baseline from now on."""
+    from monitor.app import open_store
+
+    store = open_store(state.settings(), write=True)
+    try:
+        meta = store.activate(baseline_id)
+    finally:
+        store.close()
+    click.echo(f"{meta.model} version {meta.version} is scored against {meta.id[:12]} from now on")
+
+
+@cli.command()
+@click.option("--role", type=click.Choice(["all", "ingest", "evaluate", "web"]), default="all", show_default=True)
+@click.pass_obj
+def run(state: State, role: Any) -> None:
+    """The service."""
+    from monitor.app import run as run_service
+
+    run_service(state.settings(), role, lambda: load_settings(state.config))
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@slice_option
+@click.option("--strict", is_flag=True, help="Exit 1 where a record was bad.")
+@json_option
+@click.pass_obj
+def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, as_json: bool) -> None:
+    """Files through the same pipeline: event time from the records, as fast as it goes."""
+    from monitor.app import replay as replay_files
+
+    began = time.monotonic()
+
+    def progress(fraction: float | None, counts: Any) -> None:
+        share = "" if fraction is None else f"{fraction:4.0%}, "
+        rate = counts.read / max(1e-9, time.monotonic() - began)
+        click.echo(f"{share}{counts.read} records, {rate:.0f} a second", err=True)
+
+    counts, scored = replay_files(state.settings(), files, slice_key=slice_key, on_bad=Lines(), on_progress=progress)
+    outcomes = {
+        name: counts.outcomes.get(name, 0) for name in ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
+    }
+    if as_json:
+        _print_json(
+            {
+                "read": counts.read,
+                "outcomes": outcomes,
+                "skipped": counts.skipped,
+                "reasons": dict(counts.reasons),
+                "windows_scored": scored,
+            }
+        )
+    else:
+        click.echo(
+            f"{counts.read} records: "
+            + ", ".join(f"{count} {name}" for name, count in outcomes.items())
+            + (f"; {counts.skipped} outside the slice were skipped" if counts.skipped else "")
+            + f"; {scored} windows scored"
+        )
+    if strict and outcomes["dead_letter"]:
+        raise CheckFailed(f"{outcomes['dead_letter']} records were bad")
+
+
+@cli.group()
+def topics() -> None:
+    """Kafka topics."""
+
+
+@topics.command("create")
+@click.pass_obj
+def topics_create(state: State) -> None:
+    """Create the topics that are missing."""
+    from monitor.topics import create_topics
+
+    for line in create_topics(state.settings()):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--topic", help="Default: by the type of each record.")
+@click.pass_obj
+def publish(state: State, files: tuple[Path, ...], topic: str | None) -> None:
+    """Put files' records on Kafka, naming any that cannot go."""
+    from monitor.topics import publish as publish_files
+
+    result = publish_files(state.settings(), files, topic, lambda line: click.echo(line, err=True))
+    click.echo(f"{result.published} records published, {result.refused} refused")
+    if result.refused:
+        raise CheckFailed(f"{result.refused} records were not published")
+
+
+@cli.command()
+@json_option
+@click.pass_obj
+def status(state: State, as_json: bool) -> None:
+    """Per model: records, lag, last windows with their scores and thresholds."""
+    from monitor.app import open_store, wall_us
+    from monitor.present import status_text
+    from monitor.status import status as read_status
+
+    store = open_store(state.settings(), write=False)
+    try:
+        shown = read_status(store, wall_us())
+    finally:
+        store.close()
+    if as_json:
+        _print_json(shown)
+    else:
+        click.echo(status_text(shown))
+
+
+@cli.command()
+@click.option("--model", required=True)
+@click.option("--version")
+@click.option("--since", help="RFC 3339 time; windows that begin before it are left out.")
+@click.option("--until", help="RFC 3339 time.")
+@click.option("--window", default="1h", show_default=True, help="A multiple of the pane (300s, 1h, 7d), or 'all'.")
+@slice_option
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="False-alarm rate of each window, all signals together.",
+)
+@json_option
+@click.pass_obj
+def drift(
+    state: State,
+    model: str,
+    version: str | None,
+    since: str | None,
+    until: str | None,
+    window: str,
+    slice_key: str,
+    alpha: float | None,
+    as_json: bool,
+) -> None:
+    """Windows with their drift scores against the baseline."""
+    from monitor.app import open_store
+    from monitor.drift import drift_windows
+    from monitor.present import drift_table
+
+    settings = state.settings()
+    length_us = None if window == "all" else parse_length(window)
+    pane_us = settings.windows.pane_seconds * 1_000_000
+    if length_us is not None and length_us % pane_us:
+        raise InputError(f"--window {window} is no multiple of the pane ({settings.windows.pane_seconds} s)")
+    store = open_store(settings, write=False)
+    try:
+        windows = drift_windows(
+            store,
+            settings.windows,
+            settings.drift,
+            model=model,
+            version=version,
+            slice_key=slice_key,
+            since_us=parse_time(since) if since else None,
+            until_us=parse_time(until) if until else None,
+            length_us=length_us,
+            alpha=alpha,
+        )
+    finally:
+        store.close()
+    shown = [one.to_json() for one in windows]
+    if as_json:
+        _print_json({"windows": shown})
+    elif shown:
+        click.echo(drift_table(shown))
+    else:
+        click.echo("No records in this range.")
+
+
+@cli.group()
+def backbone() -> None:
+    """Backbones for embeddings."""
+
+
+@backbone.command("export")
+@click.option("--source", required=True, help="timm:NAME, torchvision:NAME, or an exported or TorchScript file.")
+@click.option("--weights", type=FILE, help="Local weights (safetensors or a torch checkpoint, read weights-only).")
+@click.option("--layer", required=True, help="Name of the layer whose output is the embedding.")
+@click.option("--input-size", type=click.IntRange(32, 1024), default=224, show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
+def backbone_export(source: str, weights: Path | None, layer: str, input_size: int, out: Path) -> None:
+    """Cut a network at a layer, for embedding.backbone: exported:FILE."""
+    from embeddings.backbones import export_backbone
+
+    try:
+        export_backbone(source, weights, layer, out, input_size)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+    click.echo(f"{out}: set embedding.backbone to exported:{out}")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, sort_keys=False, allow_nan=False))
+
+
+def _common_options_first(arguments: list[str]) -> list[str]:
+    """``segwatch drift --config FILE`` means the same as ``segwatch --config FILE drift``."""
+    first: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument == "--debug" or argument.startswith("--config="):
+            first.append(argument)
+        elif argument == "--config":
+            first += [argument, *(value for value in [next(waiting, None)] if value is not None)]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def main() -> NoReturn:
+    """Entry point: run a command, turn its error into one line and an exit code."""
+    arguments = _common_options_first(sys.argv[1:])
+    debug = "--debug" in arguments
+    try:
+        cli.main(arguments, standalone_mode=False)
+        sys.exit(0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SegwatchError as error:
+        if debug:
+            raise
+        click.echo(f"segwatch: {error}", err=True)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"segwatch: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        sys.exit(1)

@@ -1,0 +1,189 @@
+"""The evaluator: folds what the workers appended, scores windows as the watermark passes them, and decides on actions.
+
+One process leads, by the store's lock; the others stand by. A tick that is cut off anywhere is simply done again:
+folding and scoring are transactions, and scores and actions have identities of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from alerts.actions import Action, drift_alert
+from detectors.statistic import PaneStatistic
+from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes
+from monitor.errors import NotLeader, StoreError
+from monitor.settings import Settings
+from monitor.store.leader import Leader
+from monitor.store.store import Store
+from monitor.store.values import DueWindow, OutboxMessage, ScoreRow
+from monitor.telemetry import span
+from monitor.windows import DAY_US, SECOND_US, PartitionClock, Window, to_text, watermark
+
+log = logging.getLogger(__name__)
+
+TICK_S = 2.0
+EXPIRE_EVERY_S = 3600.0
+FOLD_ROWS = 2000
+"""Delta rows folded in one transaction: some tens of megabytes at most."""
+END_OF_TIME_US = 2**62
+
+
+class Evaluator:
+    """Folds and scores; ``run`` until told to stop, or ``finish`` for a source that has ended."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        on_score: Callable[[ScoredWindow], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._wall_us = wall_us
+        self._baselines = Baselines(store)
+        self._leader: Leader | None = None
+        self._expired_at = float("-inf")
+        self._on_score = on_score
+
+    @property
+    def leading(self) -> bool:
+        return self._leader is not None
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until ``stop`` is set; a database that is away is waited for."""
+        try:
+            while not stop.is_set():
+                try:
+                    self.tick()
+                except NotLeader:
+                    log.warning("lost the evaluator's lock; standing by")
+                    self._leader = None
+                except StoreError as error:
+                    if not error.retriable:
+                        raise
+                    log.warning("store: %s", error)
+                    self._leader = None
+                stop.wait(TICK_S)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._leader is not None:
+            self._leader.release()
+            self._leader = None
+
+    def tick(self) -> int:
+        """Fold, then score every window that is closed and due. Returns how many were scored (0 when standing by)."""
+        if not self._lead():
+            return 0
+        clocks = [
+            PartitionClock(progress.max_event_time_us, progress.caught_up_at_us)
+            for progress in self._store.partition_progress()
+        ]
+        mark = watermark(clocks)
+        scored = self._evaluate(
+            None if mark is None else mark - round(self._settings.windows.close_delay_seconds * SECOND_US)
+        )
+        if time.monotonic() - self._expired_at > EXPIRE_EVERY_S:
+            self._expired_at = time.monotonic()
+            before_us = self._wall_us() - round(self._settings.store.retention_days * DAY_US)
+            assert self._leader is not None
+            self._leader.expire(before_us)
+        return scored
+
+    def finish(self) -> int:
+        """Fold everything and close all windows: the end of a replay."""
+        return self._evaluate(END_OF_TIME_US) if self._lead() else 0
+
+    def _lead(self) -> bool:
+        if self._leader is None:
+            self._leader = self._store.try_lead()
+            if self._leader is not None:
+                log.info("leading: this process evaluates")
+        return self._leader is not None
+
+    def _evaluate(self, watermark_us: int | None) -> int:
+        leader = self._leader
+        assert leader is not None
+        lengths_us = [length * SECOND_US for length in self._settings.windows.lengths_seconds]
+        with span("fold"):
+            while leader.fold(merge_states, lengths_us, FOLD_ROWS):
+                pass
+        if watermark_us is None:
+            return 0
+        scored = 0
+        while due := leader.due(watermark_us):
+            for window in due:
+                with span("score", attributes={"model": window.model, "version": window.version}):
+                    self._score(leader, window)
+            scored += len(due)
+        return scored
+
+    def _score(self, leader: Leader, due: DueWindow) -> None:
+        window = Window(due.start_us, due.end_us)
+        panes = self._store.read_panes(
+            due.model,
+            due.version,
+            slice=due.slice,
+            since_us=due.start_us,
+            until_us=due.end_us,
+            baseline_id=due.baseline_id,
+        )
+        baseline = self._baselines.of(due.baseline_id) if due.baseline_id else None
+        alpha = alpha_per_window(due.length_us, self._settings.drift, self._settings.windows)
+        scored = score_panes(panes, window, baseline, alpha)
+        if scored is None:  # retention took the panes
+            scored = ScoredWindow(due.model, due.version, due.slice, window, due.baseline_id, 0, 0, None)
+        row = ScoreRow(
+            records=scored.records,
+            alarm=scored.score.alarm if scored.score else None,
+            payload=msgspec.json.encode(scored.to_json()),
+            scored_at_us=self._wall_us(),
+        )
+        revision = leader.record_score(due, row, self._actions(scored))
+        if revision is not None and self._on_score is not None:
+            self._on_score(scored)
+
+    def _actions(self, scored: ScoredWindow) -> Sequence[OutboxMessage]:
+        # Slices of an alarm are its evidence, not alarms of their own: one cause, one alert.
+        if scored.score is None or scored.slice:
+            return ()
+        start, end = to_text(scored.window.start_us), to_text(scored.window.end_us)
+        web = self._settings.web
+        page = f"http://{web.host}:{web.port}/models/{scored.model}?version={scored.version}&window={start}"
+        action = drift_alert(
+            scored.model, scored.version, scored.slice, start, end, scored.baseline_id, scored.score, page
+        )
+        return () if action is None else (to_message(action, self._settings.kafka.actions_topic, self._wall_us()),)
+
+
+def merge_states(states: Sequence[bytes]) -> bytes:
+    """The states of several deltas as one: adding, in any order."""
+    return PaneStatistic.merged(PaneStatistic.from_bytes(state) for state in states).to_bytes()
+
+
+def to_message(action: Action, topic: str, now_us: int) -> OutboxMessage:
+    """An action as a CloudEvent in binary mode."""
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": action.id,
+        "ce_type": action.type,
+        "ce_source": "/segwatch",
+        "ce_subject": action.subject,
+        "ce_time": to_text(now_us),
+        "content-type": "application/json",
+    }
+    return OutboxMessage(
+        id=action.id,
+        topic=topic,
+        key=action.subject.encode(),
+        value=msgspec.json.encode({"type": action.type, "id": action.id, **action.data}),
+        headers=tuple((name, value.encode()) for name, value in headers.items()),
+    )

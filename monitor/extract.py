@@ -1,0 +1,187 @@
+"""From decoded predictions to what the statistics take: one path for the baseline and for production.
+
+Preparing (decoding images and maps) runs on a thread pool, one record at a time; embedding runs in batches. A record
+that turns out to be bad on the way becomes a BadRecord in its place, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.features import Features
+from embeddings.embedder import Embedder
+from embeddings.images import ImageError, ImageLimits, prepare
+from monitor.classes import Classes
+from monitor.errors import BadRecord
+from monitor.records import Prediction, decode_semantic, fetch_image, semantic_summary
+
+GIVEN = "given"
+"""Identity prefix of embeddings that records bring along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A record ready for a batch: an image or an embedding (neither once embedded), and what the signals look at."""
+
+    image: NDArray[np.uint8] | None
+    embedding: NDArray[np.float32] | None
+    instances: Sequence[tuple[str, float]] | None
+    """Class and score of each instance; None where the record has no list of them."""
+    index_shares: dict[int, float] | None
+    """Share of the semantic map's pixels by value; None without a map."""
+    semantic_confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingPlan:
+    """How a baseline wants its records embedded."""
+
+    identity: str
+    """Of the backbone (name, weights' hash, input size), or ``given:D`` for embeddings that records bring."""
+    dimensions: int
+    input_size: int
+
+    @property
+    def given(self) -> bool:
+        return self.identity.startswith(GIVEN)
+
+
+class Extractor:
+    """Prepares and embeds the records of one plan.
+
+    ``plan`` None (a version without a baseline): images are still checked, nothing is embedded.
+    """
+
+    def __init__(
+        self,
+        plan: EmbeddingPlan | None,
+        embedder: Embedder | None,
+        pool: Executor,
+        limits: ImageLimits,
+        uri_prefixes: Sequence[str],
+    ) -> None:
+        self.plan = plan
+        self._embedder = embedder
+        self._pool = pool
+        self._limits = limits
+        self._uri_prefixes = tuple(uri_prefixes)
+
+    def submit(self, prediction: Prediction) -> Future[Prepared | BadRecord] | Prepared | BadRecord:
+        """Start preparing; what needs no decoding is done at once, since a thread would cost more than it saves."""
+        if prediction.semantic is None and prediction.embedding is not None:
+            return self._prepare(prediction)
+        return self._pool.submit(self._prepare, prediction)
+
+    def _prepare(self, prediction: Prediction) -> Prepared | BadRecord:
+        try:
+            shares: dict[int, float] | None = None
+            confidence: float | None = None
+            if prediction.semantic is not None:
+                indices, probabilities = decode_semantic(prediction.semantic, self._limits.max_pixels)
+                shares, confidence = semantic_summary(indices, probabilities)
+            instances = None
+            if prediction.instances is not None:
+                instances = [(instance.class_name, instance.score) for instance in prediction.instances]
+            if prediction.embedding is not None:
+                return Prepared(None, self._check_given(prediction), instances, shares, confidence)
+            return Prepared(self._image(prediction), None, instances, shares, confidence)
+        except ImageError as error:
+            return BadRecord(error.reason, error.detail)
+        except BadRecord as error:
+            return error
+
+    def _check_given(self, prediction: Prediction) -> NDArray[np.float32]:
+        # Rounding to float32 may overflow to infinity: that is the non-finite bin's business, not a warning's.
+        with np.errstate(over="ignore"):
+            embedding = np.asarray(prediction.embedding, dtype=np.float32)
+        if self.plan is not None and len(embedding) != self.plan.dimensions:
+            raise BadRecord(
+                "embedding_mismatch",
+                f"embedding has {len(embedding)} dimensions,"
+                f" the baseline's {self.plan.identity} has {self.plan.dimensions}",
+            )
+        return embedding
+
+    def _image(self, prediction: Prediction) -> NDArray[np.uint8]:
+        image = prediction.image
+        if image is None:  # the decoder lets no such record through
+            raise BadRecord("missing_field", "neither image nor embedding")
+        if self.plan is not None and self.plan.given:
+            raise BadRecord(
+                "embedding_mismatch", "the baseline takes embeddings that records bring; this one has only an image"
+            )
+        data = (
+            image.data
+            if image.data is not None
+            else fetch_image(image.uri or "", self._uri_prefixes, self._limits.max_bytes)
+        )
+        return prepare(data, self.plan.input_size if self.plan else 64, self._limits)
+
+    def embeddings(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+        """(N, D) float32 of prepared records, in order."""
+        if self.plan is None:
+            return np.zeros((len(prepared), 0), dtype=np.float32)
+        out = np.empty((len(prepared), self.plan.dimensions), dtype=np.float32)
+        with_image = [i for i, item in enumerate(prepared) if item.image is not None]
+        if with_image:
+            if self._embedder is None:
+                raise RuntimeError(f"no backbone for {self.plan.identity}")
+            images = np.stack([image for item in prepared if (image := item.image) is not None])
+            out[with_image] = self._embedder.embed(images)
+        for i, item in enumerate(prepared):
+            if item.embedding is not None:
+                out[i] = item.embedding
+        return out
+
+
+def features_of(
+    prepared: Sequence[Prepared],
+    components: NDArray[np.float64],
+    classes: Classes,
+) -> Features:
+    """Columns for the signals. ``components``: (N, K) projected embeddings of the same records."""
+    position, position_of_index = classes.position, classes.position_of_index
+    unknown = len(classes.names)
+    offsets = np.zeros(len(prepared) + 1, dtype=np.int64)
+    kinds: list[int] = []
+    scores: list[float] = []
+    has_instances = np.zeros(len(prepared), dtype=np.bool_)
+    shares = np.full((len(prepared), unknown + 1), np.nan)
+    confidence = np.full(len(prepared), np.nan)
+    for i, item in enumerate(prepared):
+        if item.instances is not None:
+            has_instances[i] = True
+            for name, score in item.instances:
+                kinds.append(position.get(name, unknown))
+                scores.append(score)
+        offsets[i + 1] = len(kinds)
+        if item.index_shares is not None:
+            shares[i] = _shares(item.index_shares, position_of_index, classes.ignore, unknown)
+        if item.semantic_confidence is not None:
+            confidence[i] = item.semantic_confidence
+    return Features(
+        components,
+        offsets,
+        np.asarray(kinds, dtype=np.int64),
+        np.asarray(scores, dtype=np.float64),
+        has_instances,
+        shares,
+        confidence,
+    )
+
+
+def _shares(
+    by_index: dict[int, float], position_of_index: dict[int, int], ignore: Sequence[int], unknown: int
+) -> NDArray[Any]:
+    row = np.zeros(unknown + 1)
+    for index, share in by_index.items():
+        if index not in ignore:
+            row[position_of_index.get(index, unknown)] += share
+    total = row.sum()
+    return row / total if total > 0 else np.full(unknown + 1, np.nan)

@@ -1,0 +1,445 @@
+"""Records in, one transaction a chunk out. Three stages on three threads, with small queues between them.
+
+    read     poll, decode, sort out bad and late records, start preparing images          (the thread of ``run``)
+    embed    wait for the images, run the backbone, project, bin                          (thread "embed")
+    commit   one transaction: offsets, identities, panes, tallies, dead letters           (thread "commit")
+
+When a queue is full the source is paused and polled on, so that the group membership lives and nothing piles up. A
+commit that finds its partition advanced by somebody else drops that partition's records and commits the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from monitor.baseline_book import BaselineBook, Embedders, Route
+from monitor.codes import codes_of
+from monitor.contributions import Counted, pane_deltas, tally_outcome, tally_record
+from monitor.dead_letters import dead_letter
+from monitor.errors import BadRecord, PartitionLost, StoreError
+from monitor.extract import Prepared
+from monitor.records import Label, Limits, Prediction, decode_chunk
+from monitor.settings import Settings
+from monitor.sources.protocol import Gap, Partition, Polled, RawRecord, Source
+from monitor.store.store import Store, Transaction
+from monitor.store.values import Advance, OutboxMessage
+from monitor.tallies import DEAD_LETTER, DROPPED, TallyKey
+from monitor.telemetry import span
+from monitor.windows import SECOND_US, is_late
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
+FILE_CLUSTER = "file"
+
+
+@dataclass(slots=True)
+class Item:
+    """One record on its way through the stages."""
+
+    raw: RawRecord
+    prediction: Prediction | None = None
+    route: Route | None = None
+    pending: Future[Prepared | BadRecord] | Prepared | BadRecord | None = None
+    bad: BadRecord | None = None
+    late: bool = False
+    counted: Counted | None = None
+
+
+@dataclass(slots=True)
+class Chunk:
+    """What one transaction takes: records, the offsets that they move, and gaps. Sentinel: ``last``."""
+
+    items: list[Item] = field(default_factory=list)
+    advances: list[Advance] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    last: bool = False
+
+
+@dataclass(slots=True)
+class IngestCounts:
+    """What this process has committed since it started; the lasting totals are in the store."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+    """Outside the slice that was asked for."""
+
+    @property
+    def read(self) -> int:
+        return sum(self.outcomes.values())
+
+
+OnBad = Callable[[RawRecord, BadRecord], None]
+
+
+class Ingest:
+    """Feeds one source into the store.
+
+    The source takes two of its methods: ``start_offset``, and ``settle`` for before partitions are given up.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        embedders: Embedders,
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        on_bad: OnBad | None = None,
+        slice_key: str = "",
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._wall_us = wall_us
+        self._on_bad = on_bad
+        self._slice = tuple(slice_key.split("=", 1)) if slice_key else None
+        self._pool = ThreadPoolExecutor(settings.embedding.decode_threads, thread_name_prefix="prepare")
+        self._book = BaselineBook(store, settings, embedders, self._pool)
+        self._limits = Limits.from_settings(settings)
+        self._expected: dict[Partition, int | None] = {}
+        self._max_event_us: dict[Partition, int] = {}
+        self._lost: set[Partition] = set()
+        self._stash: list[Polled] = []
+        self._to_embed: queue.Queue[Chunk] = queue.Queue(settings.ingest.queue_chunks)
+        self._to_commit: queue.Queue[Chunk] = queue.Queue(settings.ingest.queue_chunks)
+        self._in_flight = 0
+        self._idle = threading.Condition()
+        self._failure: BaseException | None = None
+        self.counts = IngestCounts()
+
+    # -- what the source asks ------------------------------------------------------------------------------------
+
+    def start_offset(self, partition: Partition) -> int | None:
+        """The store's next offset; remembered as what the next commit expects. Older topics of its name retire."""
+        self._store.register_topic(partition.cluster, partition.topic, partition.topic_id)
+        stored = self._store.load_offset(partition)
+        self._expected[partition] = stored
+        return stored
+
+    def settle(self, _partitions: Sequence[Partition] = (), timeout_s: float = 20.0) -> None:
+        """Wait until everything read so far is committed. Giving up early is safe: commits compare offsets."""
+        deadline = time.monotonic() + timeout_s
+        with self._idle:
+            while self._in_flight and self._failure is None and time.monotonic() < deadline:
+                self._idle.wait(0.1)
+
+    # -- the read stage ------------------------------------------------------------------------------------------
+
+    def run(self, source: Source, stop: threading.Event) -> IngestCounts:
+        """Read until ``stop`` is set or the source is exhausted; everything read is committed before it returns.
+
+        Raises what a stage failed with, after the other stages have ended.
+        """
+        embed = threading.Thread(target=self._guard, args=(self._embed_loop,), name="embed", daemon=True)
+        commit = threading.Thread(target=self._guard, args=(self._commit_loop,), name="commit", daemon=True)
+        embed.start()
+        commit.start()
+        try:
+            self._read_loop(source, stop)
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        finally:
+            self._put(self._to_embed, Chunk(last=True))
+            embed.join()
+            commit.join()
+            self._pool.shutdown(cancel_futures=True)
+        if self._failure is not None:
+            raise self._failure
+        return self.counts
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:
+            self._failure = self._failure or error
+            with self._idle:
+                self._idle.notify_all()
+
+    def _put(self, target: queue.Queue[Chunk], chunk: Chunk) -> bool:
+        while self._failure is None:
+            try:
+                target.put(chunk, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _read_loop(self, source: Source, stop: threading.Event) -> None:
+        heartbeat_at = 0.0
+        while not stop.is_set() and self._failure is None and (self._stash or not source.exhausted):
+            for partition in list(self._lost):
+                self._lost.discard(partition)
+                source.rewind(partition)
+            polled = self._stash.pop(0) if self._stash else source.poll(0.2, self._settings.ingest.chunk_records)
+            beat = time.monotonic() - heartbeat_at > self._settings.ingest.heartbeat_seconds
+            if not (polled.records or polled.gaps or beat):
+                continue
+            heartbeat_at = time.monotonic()
+            chunk = self._read_chunk(source, polled.records, polled.gaps)
+            if chunk.items or chunk.advances or chunk.gaps:
+                self._hand_over(source, chunk)
+
+    def _hand_over(self, source: Source, chunk: Chunk) -> None:
+        if self._queue(chunk, 0.0):
+            return
+        source.pause()
+        while self._failure is None and not self._queue(chunk, 0.2):
+            # The poll keeps the membership alive; a partition assigned just now may give something all the same.
+            polled = source.poll(0.0, 1)
+            if polled.records or polled.gaps:
+                self._stash.append(polled)
+        source.resume()
+
+    def _queue(self, chunk: Chunk, timeout_s: float) -> bool:
+        """A chunk that still waits here is not in flight: ``settle``, called from a poll, would wait for itself."""
+        with self._idle:
+            self._in_flight += 1
+        try:
+            self._to_embed.put(chunk, block=timeout_s > 0, timeout=timeout_s or None)
+        except queue.Full:
+            with self._idle:
+                self._in_flight -= 1
+            return False
+        return True
+
+    def _read_chunk(self, source: Source, records: Sequence[RawRecord], gaps: Sequence[Gap]) -> Chunk:
+        # After a rewind, what was fetched before it may still come: it is committed already.
+        first = {partition: expected or 0 for partition, expected in self._expected.items()}
+        first.update({gap.partition: min(first.get(gap.partition, 0), gap.stop) for gap in gaps})
+        records = [raw for raw in records if raw.offset >= first.get(raw.partition, 0)]
+        chunk = Chunk(gaps=list(gaps))
+        decoded = decode_chunk(records, self._limits, self._wall_us())
+        lateness_us = round(self._settings.windows.allowed_lateness_seconds * SECOND_US)
+        reached: dict[Partition, int] = {gap.partition: gap.stop for gap in gaps}
+        for raw, value in zip(records, decoded, strict=True):
+            partition = raw.partition
+            reached[partition] = max(reached.get(partition, 0), raw.offset + 1)
+            item = Item(raw)
+            chunk.items.append(item)
+            if isinstance(value, BadRecord):
+                item.bad = value
+                continue
+            if isinstance(value, Label):
+                item.bad = BadRecord("unknown_type", "a label among predictions")
+                continue
+            item.prediction = value
+            if self._slice is not None and value.slices.get(self._slice[0]) != self._slice[1]:
+                chunk.items.pop()
+                self.counts.skipped += 1
+                continue
+            event_us = value.event_time_us
+            if event_us > self._max_event_us.get(partition, -1):
+                self._max_event_us[partition] = event_us
+            item.late = is_late(event_us, raw.timestamp_us, lateness_us)
+            item.route = self._route(value)
+            if item.route is None:
+                item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
+            elif value.status == "ok" and not item.late:
+                item.pending = item.route.extractor.submit(value)
+        chunk.advances = self._advances(source, reached)
+        return chunk
+
+    def _route(self, prediction: Prediction) -> Route | None:
+        model = prediction.model
+        return _retrying(lambda: self._book.route(model.name, model.version), lambda: self._failure is not None)
+
+    def _advances(self, source: Source, reached: dict[Partition, int]) -> list[Advance]:
+        """Offsets that the chunk moves, and heartbeats of partitions in which nothing came."""
+        advances = []
+        for progress in source.progress():
+            partition = progress.partition
+            if partition.cluster == FILE_CLUSTER:
+                continue
+            if partition not in self._expected:
+                continue
+            expected = self._expected[partition]
+            # Only a log that was cut back (a gap that ends before what is expected) makes an offset go down.
+            next_offset = reached.get(partition, expected or 0)
+            at_end = progress.caught_up_at_us is not None and progress.position >= progress.end_offset
+            if at_end:
+                # Control records of transactions end a log without a record to show for it.
+                next_offset = max(next_offset, progress.position)
+            elif expected is None and not next_offset:
+                next_offset = progress.position
+            advances.append(
+                Advance(
+                    partition,
+                    expected,
+                    next_offset,
+                    max(progress.end_offset, next_offset),
+                    self._max_event_us.get(partition),
+                    progress.caught_up_at_us if at_end else None,
+                )
+            )
+            self._expected[partition] = next_offset
+        return advances
+
+    # -- the embed stage -----------------------------------------------------------------------------------------
+
+    def _embed_loop(self) -> None:
+        while self._failure is None:
+            try:
+                chunk = self._to_embed.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if not chunk.last:
+                self._embed(chunk)
+            if not self._put(self._to_commit, chunk) or chunk.last:
+                return
+
+    def _embed(self, chunk: Chunk) -> None:
+        by_route: dict[int, list[tuple[Item, Prepared]]] = {}
+        for item in chunk.items:
+            pending = item.pending
+            item.pending = None
+            if pending is None:
+                if item.prediction is not None and item.route is not None and not item.late:
+                    item.counted = _counted(item, item.route, np.zeros(0, dtype=np.uint8))
+                continue
+            outcome = pending.result() if isinstance(pending, Future) else pending
+            if isinstance(outcome, BadRecord):
+                item.bad = outcome
+            else:
+                by_route.setdefault(id(item.route), []).append((item, outcome))
+        for members in by_route.values():
+            route = members[0][0].route
+            assert route is not None
+            with span("embed", records=len(members)):
+                codes = codes_of(route, [prepared for _, prepared in members])
+            for (item, _), row in zip(members, codes, strict=True):
+                item.counted = _counted(item, route, row)
+
+    # -- the commit stage ----------------------------------------------------------------------------------------
+
+    def _commit_loop(self) -> None:
+        while self._failure is None:
+            try:
+                chunk = self._to_commit.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if chunk.last:
+                return
+            self._commit(chunk)
+            with self._idle:
+                self._in_flight -= 1
+                self._idle.notify_all()
+
+    def _commit(self, chunk: Chunk) -> None:
+        """Commit, dropping the partitions that were lost, waiting out a database that is away."""
+        delay_s = RETRY_FIRST_S
+        while self._failure is None:
+            try:
+                with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
+                    outcomes, reasons = self._write(tx, chunk)
+            except PartitionLost as lost:
+                log.info("%s: somebody else went on with it; its records are left to them", lost)
+                partition = lost.partition
+                chunk.items = [item for item in chunk.items if item.raw.partition != partition]
+                chunk.gaps = [gap for gap in chunk.gaps if gap.partition != partition]
+                chunk.advances = [advance for advance in chunk.advances if advance.partition != partition]
+                if isinstance(partition, Partition):
+                    self._lost.add(partition)
+            except StoreError as error:
+                if not error.retriable:
+                    raise
+                log.warning("store: %s; again in %.1f s", error, delay_s)
+                time.sleep(delay_s)
+                delay_s = min(2 * delay_s, RETRY_MOST_S)
+            else:
+                self.counts.outcomes.update(outcomes)
+                self.counts.reasons.update(reasons)
+                self._report_bad(chunk)
+                return
+
+    def _report_bad(self, chunk: Chunk) -> None:
+        if self._on_bad is not None:
+            for item in chunk.items:
+                if item.bad is not None:
+                    self._on_bad(item.raw, item.bad)
+
+    def _write(self, tx: Transaction, chunk: Chunk) -> tuple[Counter[str], Counter[str]]:
+        # The order (offsets, identities, panes, tallies) is the same in every worker, so that no two can deadlock.
+        tx.advance(*chunk.advances)
+        tallies: Counter[TallyKey] = Counter()
+        outbox: list[OutboxMessage] = []
+        candidates = [item.counted for item in chunk.items if item.bad is None and item.counted is not None]
+        is_new = tx.insert_samples([counted.sample for counted in candidates])
+        new = [counted for counted, fresh in zip(candidates, is_new, strict=True) if fresh]
+        for counted, fresh in zip(candidates, is_new, strict=True):
+            if fresh:
+                tally_record(tallies, counted)
+            else:
+                _tally_item(tallies, counted.prediction, "duplicate")
+        late = [item for item in chunk.items if item.late and item.bad is None and item.prediction is not None]
+        known = tx.known_samples([_identity(item) for item in late])
+        for item, seen in zip(late, known, strict=True):
+            _tally_item(tallies, item.prediction, "duplicate" if seen else "late")
+        for item in chunk.items:
+            if item.bad is not None:
+                model = item.prediction.model if item.prediction is not None and item.route is not None else None
+                tally_outcome(tallies, model.name if model else "", model.version if model else "", "dead_letter")
+                tallies[TallyKey(DEAD_LETTER, "", "", item.bad.reason, 0)] += 1
+                outbox.append(dead_letter(item.raw, item.bad, self._settings.kafka.dead_letter_topic))
+        for gap in chunk.gaps:
+            tally_outcome(tallies, "", "", "dropped", gap.stop - gap.start)
+            tallies[TallyKey(DROPPED, "", "", gap.reason, 0)] += gap.stop - gap.start
+        pane_us = self._settings.windows.pane_seconds * SECOND_US
+        tx.add_panes(pane_deltas(new, pane_us, self._settings.windows.slice_keys))
+        tx.add_tallies(tallies)
+        tx.add_outbox(outbox)
+        return _summary(tallies)
+
+
+def _identity(item: Item) -> tuple[str, str, str]:
+    assert item.prediction is not None
+    return item.prediction.model.name, item.prediction.model.version, item.prediction.input_id
+
+
+def _counted(item: Item, route: Route, codes: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Counted:
+    assert item.prediction is not None
+    bins = route.baseline.statistic.binning.bins if route.baseline is not None else 1
+    return Counted(item.raw, item.prediction, route.baseline_id, codes, bins, route.classes)
+
+
+def _tally_item(tallies: Counter[TallyKey], prediction: Prediction | None, outcome: str) -> None:
+    assert prediction is not None
+    tally_outcome(tallies, prediction.model.name, prediction.model.version, outcome)
+
+
+def _summary(tallies: Counter[TallyKey]) -> tuple[Counter[str], Counter[str]]:
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for key, count in tallies.items():
+        if key.series == "records":
+            outcomes[key.label] += count
+        elif key.series == DEAD_LETTER:
+            reasons[key.label] += count
+    return outcomes, reasons
+
+
+def _retrying(call: Callable[[], T], gave_up: Callable[[], bool]) -> T:
+    """Call again while the database is away."""
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return call()
+        except StoreError as error:
+            if not error.retriable or gave_up():
+                raise
+            log.warning("store: %s; again in %.1f s", error, delay_s)
+            time.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_MOST_S)

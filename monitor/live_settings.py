@@ -1,0 +1,70 @@
+"""Settings that can be read again while the service runs, all or nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from monitor.settings import SECTIONS, Settings
+
+LIVE: Final = frozenset({"log.level", "log.format", "web.token", "web.refresh_seconds", "web.max_series"})
+"""Settings that take effect on reload; the others need a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Names of settings whose value has changed. ``restart_needed``: those of them that still have the old effect."""
+
+    changed: tuple[str, ...]
+    restart_needed: tuple[str, ...]
+
+
+class LiveSettings:
+    """Holds the last good settings. Thread-safe.
+
+    ``load`` reads and checks new ones (it raises SettingsError for bad ones); each of ``appliers`` is then called with
+    them. An applier must not fail on settings that ``load`` let through.
+    """
+
+    def __init__(
+        self, first: Settings, load: Callable[[], Settings], appliers: Sequence[Callable[[Settings], None]] = ()
+    ) -> None:
+        self._started = first
+        self._current = first
+        self._load = load
+        self._appliers = appliers
+        self._lock = threading.Lock()
+
+    @property
+    def current(self) -> Settings:
+        """The last good settings."""
+        return self._current
+
+    def reload(self) -> Reloaded:
+        """Read the settings again. Raises SettingsError, with nothing changed, where they are bad."""
+        with self._lock:
+            new = self._load()
+            changed = differing(self._current, new)
+            self._current = new
+            for apply in self._appliers:
+                apply(new)
+            restart = tuple(name for name in differing(self._started, new) if name not in LIVE)
+            return Reloaded(changed, restart)
+
+
+def differing(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Names of the settings in which two differ, in the order of the settings.
+
+    >>> differing(Settings(), Settings(data_dir="elsewhere"))
+    ('data_dir',)
+    """
+    names = ["data_dir"] if old.data_dir != new.data_dir else []
+    for section, kind in SECTIONS.items():
+        before, after = getattr(old, section), getattr(new, section)
+        fields = [field.name for field in msgspec.structs.fields(kind)]
+        names += [f"{section}.{name}" for name in fields if getattr(before, name) != getattr(after, name)]
+    return tuple(names)

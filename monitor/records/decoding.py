@@ -1,0 +1,185 @@
+"""From a message to a record that can be believed, or to the reason why not.
+
+The types do most of the work inside msgspec; checks.py does the rest; masks are checked for a whole chunk at once.
+Nothing that a message may contain raises anything but BadRecord, and nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from monitor.cloudevents import Payload, payload_of
+from monitor.errors import BadRecord
+from monitor.masks import Count, Mask, Polygons, Rle, Side, check_masks
+from monitor.records.checks import Limits, check_label, check_prediction, refuse_masks, suspects
+from monitor.records.embedding import read_embedding
+from monitor.records.reasons import explain, shorten
+from monitor.records.types import (
+    LABEL_TYPE,
+    MAX_INSTANCES,
+    MEASURED,
+    PREDICTION_TYPE,
+    Instance,
+    Label,
+    LabelInstance,
+    Name,
+    Prediction,
+    Ratio,
+    Record,
+    to_us,
+)
+from monitor.sources.protocol import RawRecord
+
+
+def decode(raw: RawRecord, limits: Limits, now_us: int | None = None) -> Record:
+    """Decode and check one message. Raises BadRecord.
+
+    ``now_us``: the clock where the message has no broker timestamp (files); None leaves the future unchecked there.
+    """
+    [record] = decode_chunk([raw], limits, now_us)
+    if isinstance(record, BadRecord):
+        raise record
+    return record
+
+
+def decode_chunk(raws: Sequence[RawRecord], limits: Limits, now_us: int | None = None) -> list[Record | BadRecord]:
+    """Decode and check messages, each to its record or to the BadRecord that says why not, in order."""
+    out: list[Record | BadRecord] = []
+    masks: list[Mask] = []
+    owners: list[int] = []
+    ends: list[int] = []
+    for i, raw in enumerate(raws):
+        try:
+            record = _decode_but_masks(raw, limits, now_us)
+        except BadRecord as bad:
+            out.append(_detached(bad))
+            continue
+        out.append(record)
+        # Of a failed inference only the operational fields count: its masks may be anything.
+        if record.instances and (isinstance(record, Label) or record.status == "ok"):
+            masks.extend([instance.mask for instance in record.instances])
+            owners.append(i)
+            ends.append(len(masks))
+    if not masks:
+        return out
+    report = check_masks(masks, limits.max_pixels)
+    bad_owners = suspects(report, np.repeat(owners, np.diff(ends, prepend=0)))
+    start = 0
+    for i, end in zip(owners, ends, strict=True):
+        if i in bad_owners:
+            try:
+                refuse_masks(masks[start:end], report.part(start, end))
+            except BadRecord as bad:
+                out[i] = _detached(bad)
+        else:
+            out[i].__dict__[MEASURED] = (report, start, end)
+        start = end
+    return out
+
+
+def _detached(bad: BadRecord) -> BadRecord:
+    """Without its traceback, whose frames would keep the message's parts alive for as long as the error is kept."""
+    bad.__traceback__ = bad.__context__ = None
+    return bad
+
+
+def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Record:
+    value = raw.value
+    if not value:
+        raise BadRecord("empty", "the message has no value")
+    if len(value) > limits.max_value_bytes:
+        raise BadRecord("too_large", f"the value has {len(value)} bytes, the limit is {limits.max_value_bytes}")
+    payload = payload_of(value, raw.headers)
+    clock_us = now_us if raw.timestamp_us is None else raw.timestamp_us
+    latest_us = None if clock_us is None else clock_us + limits.future_tolerance_us
+    try:
+        record: Record = (_json if payload.encoding == "json" else _msgpack).decode(payload.value)
+    except (ValueError, RecursionError) as error:
+        record = _decode_byte_counts(payload, error)
+    kind = LABEL_TYPE if type(record) is Label else PREDICTION_TYPE
+    if payload.claimed_type is not None and payload.claimed_type != kind:
+        raise BadRecord("type_mismatch", f"CloudEvents type {shorten(payload.claimed_type)}, the record's is {kind}")
+    if isinstance(record, Label):
+        check_label(record, limits, latest_us)
+        return record
+    # Written past the cached properties, which in Python 3.11 take a lock each time they are first read.
+    known = record.__dict__
+    known["event_time_us"] = to_us(record.event_time)
+    try:
+        known["embedding"] = read_embedding(record.embedding_wire)
+    except (ValueError, RecursionError) as error:
+        raise explain(error, payload.value, payload.encoding, "embedding") from None
+    check_prediction(record, limits, latest_us)
+    return record
+
+
+_json = msgspec.json.Decoder(Record)
+_msgpack = msgspec.msgpack.Decoder(Record)
+
+
+# pycocotools gives compressed counts as bytes, and a producer that packs them as they are sends MessagePack's binary
+# type where JSON has a string. msgspec decodes no field to either, so these twins read such records after the first try
+# has failed.
+
+
+class _ByteRle(msgspec.Struct, frozen=True, gc=False):
+    size: tuple[Side, Side]
+    counts: bytes | list[Count]
+
+    def as_text(self) -> Rle:
+        counts = self.counts
+        return Rle(self.size, counts if isinstance(counts, list) else counts.decode("latin-1"))
+
+
+class _ByteInstance(msgspec.Struct, frozen=True, gc=False):
+    class_name: Name = msgspec.field(name="class")
+    score: Ratio
+    mask: _ByteRle | Polygons
+
+
+class _ByteLabelInstance(msgspec.Struct, frozen=True, gc=False):
+    class_name: Name = msgspec.field(name="class")
+    mask: _ByteRle | Polygons
+
+
+class _BytePrediction(Prediction, frozen=True, dict=True, kw_only=True, tag_field="type", tag=PREDICTION_TYPE):
+    instances: Annotated[list[_ByteInstance], Meta(max_length=MAX_INSTANCES)] | None = None  # type: ignore[assignment]
+
+
+class _ByteLabel(Label, frozen=True, dict=True, kw_only=True, tag_field="type", tag=LABEL_TYPE):
+    instances: Annotated[list[_ByteLabelInstance], Meta(max_length=MAX_INSTANCES)] | None = None  # type: ignore[assignment]
+
+
+_msgpack_bytes = msgspec.msgpack.Decoder(_BytePrediction | _ByteLabel)
+
+
+def _decode_byte_counts(payload: Payload, error: Exception) -> Record:
+    """Try again with counts as bytes, if that was what went wrong."""
+    what, _, where = str(error).rpartition(" - at ")
+    if payload.encoding == "json" or not (what.endswith("got `bytes`") and where.endswith("].mask.counts`")):
+        raise explain(error, payload.value, payload.encoding) from None
+    try:
+        found = _msgpack_bytes.decode(payload.value)
+    except (ValueError, RecursionError) as second:
+        raise explain(second, payload.value, payload.encoding) from None
+    shared = {field: getattr(found, field) for field in found.__struct_fields__ if field != "instances"}
+    if isinstance(found, _BytePrediction):
+        return Prediction(
+            **shared,
+            instances=[
+                Instance(each.class_name, each.score, each.mask if isinstance(each.mask, list) else each.mask.as_text())
+                for each in found.instances or ()
+            ],
+        )
+    return Label(
+        **shared,
+        instances=[
+            LabelInstance(each.class_name, each.mask if isinstance(each.mask, list) else each.mask.as_text())
+            for each in found.instances or ()
+        ],
+    )

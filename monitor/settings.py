@@ -1,0 +1,291 @@
+"""Settings: defaults, then ``segwatch.yaml``, then ``SEGWATCH_...`` environment variables.
+
+A setting ``section.name`` has the variable ``SEGWATCH_SECTION_NAME``, for example
+``SEGWATCH_KAFKA_BOOTSTRAP_SERVERS``. A variable that ends in ``_FILE`` names a file that holds the value
+(for secrets). Every unknown key is an error that names it, so that a typing mistake never passes for a default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+
+from monitor.errors import SettingsError
+
+PREFIX = "SEGWATCH_"
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: immutable, and strict about names."""
+
+
+class StoreSettings(Section, frozen=True):
+    """Where state is kept."""
+
+    url: str = ""
+    """SQLAlchemy URL; empty means SQLite under ``data_dir``. PostgreSQL: ``postgresql+pg8000://user@host/db``."""
+    password: str = ""
+    """Password of the database, so that ``url`` need not hold it."""
+    retention_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """Panes, scores and the sample index are kept this long (by event time)."""
+
+
+class KafkaSettings(Section, frozen=True):
+    """The cluster and how to reach it."""
+
+    bootstrap_servers: str = ""
+    """Comma-separated ``host:port``; empty means that there is no Kafka (embedded)."""
+    group_id: str = "segwatch"
+    group_instance_id: str = ""
+    """Static membership: a name that is unique per worker and stable across restarts; empty for dynamic."""
+    session_timeout_seconds: Seconds = 30.0
+    predictions_topic: str = "segwatch.predictions"
+    labels_topic: str = "segwatch.labels"
+    actions_topic: str = "segwatch.actions"
+    dead_letter_topic: str = "segwatch.dead-letter"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: str = ""
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    ssl_password: str = ""
+    partitions: Count = 4
+    """Of topics that ``segwatch topics create`` makes."""
+    replication_factor: Count = 1
+    max_message_bytes: Count = 8 * 1024 * 1024
+    """Largest record that topics take and consumers fetch."""
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "lz4"
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a partition that was never read begins."""
+
+
+class WindowSettings(Section, frozen=True):
+    """Event time: panes are merged into windows."""
+
+    pane_seconds: Count = 300
+    lengths_seconds: tuple[Count, ...] = (3600, 86400)
+    """Windows that are scored as they close, each a multiple of the pane; the first one feeds the metrics."""
+    close_delay_seconds: Seconds = 10.0
+    """A window closes when the watermark is this far past its end."""
+    allowed_lateness_seconds: Seconds = 7 * 86400.0
+    """A record older than its broker timestamp minus this is late."""
+    future_tolerance_seconds: Seconds = 300.0
+    """A record dated further than this after its broker timestamp is bad."""
+    slice_keys: tuple[str, ...] = ()
+    """Slice keys that get statistics of their own; empty means every key that records carry."""
+
+
+class EmbeddingSettings(Section, frozen=True):
+    """The backbone. A baseline freezes it: production records go through the baseline's backbone."""
+
+    backbone: str = "efficientnet_lite0"
+    """``efficientnet_lite0``, ``segmenter``, ``timm:NAME``, ``torchvision:NAME`` or ``exported:FILE``."""
+    weights: str = ""
+    """Local weights file (safetensors, or read by torch's weights-only reader); needed by timm and torchvision."""
+    input_size: Annotated[int, msgspec.Meta(ge=32, le=1024)] = 224
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """CPU threads of the backbone; 0 means all cores that this process may use."""
+    decode_threads: Count = 2
+    components: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
+    """Components of the whitened projection."""
+
+
+class ImageSettings(Section, frozen=True):
+    """Which images are read at all."""
+
+    max_pixels: Count = 50_000_000
+    max_bytes: Count = 32 * 1024 * 1024
+    uri_prefixes: tuple[str, ...] = ()
+    """Prefixes that ``image.uri`` may have (``file:``, ``s3:``, ``https:``); none by default."""
+
+
+class DriftSettings(Section, frozen=True):
+    """How often a drift alarm may be false."""
+
+    false_alarms_per_30_days: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+    """Per model, over all signals and windows together."""
+    bins: Annotated[int, msgspec.Meta(ge=4, le=64)] = 16
+
+
+class IngestSettings(Section, frozen=True):
+    """How records are taken in."""
+
+    chunk_records: Count = 256
+    """Most records of one transaction."""
+    queue_chunks: Count = 2
+    """Chunks between two stages; when full, the partitions are paused."""
+    heartbeat_seconds: Seconds = 2.0
+    """How often an idle partition says that it has caught up."""
+
+
+class WebSettings(Section, frozen=True):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8600
+    token: str = ""
+    """Bearer token; needed for every address but loopback. Health endpoints never ask for it."""
+    refresh_seconds: Seconds = 5.0
+    """How old the totals behind ``/metrics`` may be."""
+    max_series: Count = 20_000
+    """Most series that ``/metrics`` exports; what is cut is said by a metric of its own."""
+
+
+class PrometheusSettings(Section, frozen=True):
+    """The Prometheus that scrapes segwatch."""
+
+    url: str = ""
+    """For ``segwatch doctor`` and links; empty means that it is not checked."""
+
+
+class LogSettings(Section, frozen=True):
+    """Logs and traces."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    otlp_endpoint: str = ""
+    """OpenTelemetry collector (OTLP over HTTP); empty means no traces."""
+
+
+class Settings(Section, frozen=True):
+    """Everything that can be set."""
+
+    data_dir: str = ".segwatch"
+    """Embedded files: database, dead letters, actions."""
+    store: StoreSettings = StoreSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    windows: WindowSettings = WindowSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    images: ImageSettings = ImageSettings()
+    drift: DriftSettings = DriftSettings()
+    ingest: IngestSettings = IngestSettings()
+    web: WebSettings = WebSettings()
+    prometheus: PrometheusSettings = PrometheusSettings()
+    log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        if not self.windows.lengths_seconds:
+            raise ValueError("windows.lengths_seconds is empty")
+        for length in self.windows.lengths_seconds:
+            if length % self.windows.pane_seconds:
+                raise ValueError(
+                    f"windows.lengths_seconds: {length} is no multiple of windows.pane_seconds"
+                    f" ({self.windows.pane_seconds})"
+                )
+
+
+SECTIONS: dict[str, type[Section]] = {
+    field.name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.type, type) and issubclass(field.type, Section)
+}
+
+
+def setting_names() -> list[str]:
+    """Every setting as ``section.name``, in the order of this file (``data_dir`` has no section)."""
+    names = ["data_dir"]
+    for section, kind in SECTIONS.items():
+        names += [f"{section}.{field.name}" for field in msgspec.structs.fields(kind)]
+    return names
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: ``kafka.group_id`` -> ``SEGWATCH_KAFKA_GROUP_ID``."""
+    return PREFIX + name.replace(".", "_").upper()
+
+
+def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    ``path`` must exist when given; without it ``segwatch.yaml`` in the working directory is read if there.
+    Raises SettingsError that names the file and key, or the variable.
+    """
+    environ = os.environ if environ is None else environ
+    tree = _read_yaml(path)
+    origin = str(path or "segwatch.yaml")
+    _check_names(tree, origin)
+    overridden: dict[str, str] = {}
+    variables = {variable_of(name): name for name in setting_names()}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX):
+            continue
+        name = variables.get(variable)
+        if name is None and variable.endswith("_FILE"):
+            name = variables.get(variable.removesuffix("_FILE"))
+            if name is not None:
+                try:
+                    text = Path(text).read_text(encoding="utf-8").strip()
+                except OSError as error:
+                    raise SettingsError(f"{variable}: cannot read {text}: {error.strerror}") from None
+        if name is None:
+            raise SettingsError(f"{variable}: no setting has this name (see docs/settings.md)")
+        _place(tree, name, text)
+        overridden[name] = variable
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error), origin, overridden)) from None
+
+
+def _read_yaml(path: Path | None) -> dict[str, Any]:
+    chosen = path or Path("segwatch.yaml")
+    if path is None and not chosen.exists():
+        return {}
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{chosen}: cannot be read: {error}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{chosen}: not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{chosen}: expected a mapping of settings, got {type(tree).__name__}")
+    return tree
+
+
+def _check_names(tree: dict[str, Any], origin: str) -> None:
+    known = set(setting_names())
+    for key, value in tree.items():
+        if key in SECTIONS:
+            if value is None:
+                tree[key] = {}
+                continue
+            if not isinstance(value, dict):
+                raise SettingsError(f"{origin}: {key} is a section, got {type(value).__name__}")
+            for name in value:
+                if f"{key}.{name}" not in known:
+                    raise SettingsError(f"{origin}: no setting has the name {key}.{name} (see docs/settings.md)")
+        elif key not in known:
+            raise SettingsError(f"{origin}: no setting has the name {key} (see docs/settings.md)")
+
+
+def _place(tree: dict[str, Any], name: str, text: str) -> None:
+    section, _, key = name.rpartition(".")
+    target = tree.setdefault(section, {}) if section else tree
+    kind = next(f.type for f in msgspec.structs.fields(SECTIONS[section] if section else Settings) if f.name == key)
+    is_list = getattr(kind, "__origin__", None) is tuple
+    target[key] = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+
+
+def _explain(message: str, origin: str, overridden: Mapping[str, str]) -> str:
+    what, _, where = message.partition(" - at `$.")
+    name = where.rstrip("`").split("[")[0]
+    source = overridden.get(name)
+    return f"{source or origin}: {name + ': ' if name and not source else ''}{what}"

@@ -1,0 +1,91 @@
+"""Reads from the store what ``/metrics`` shows, as one frozen ``Totals``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from monitor.metrics import BaselineFact, DriftReading, PartitionLag, SignalReading, Totals
+from monitor.sources.protocol import Partition
+from monitor.store.store import Store
+from monitor.store.values import PartitionProgress, StoredScore
+from monitor.tallies import LAST_EVENT_US
+
+
+class _Score(msgspec.Struct, frozen=True):
+    signal: str
+    js: float | None = None
+    kl_nats: float | None = None
+    p_value: float | None = None
+    alarm: bool | None = None
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """The part of a stored verdict that becomes metrics; its other fields are skipped."""
+
+    scores: tuple[_Score, ...] = ()
+
+
+_VERDICT = msgspec.json.Decoder(_Verdict)
+
+
+def snapshot(store: Store, length_us: int, now_us: int) -> Totals:
+    """Everything behind one page. ``length_us``: the length of the windows whose scores are shown."""
+    tallies = store.read_tallies()
+    return Totals(
+        taken_us=now_us,
+        tallies=tallies,
+        last_event_us={
+            (key.model, key.version): value for key, value in tallies.items() if key.series == LAST_EVENT_US
+        },
+        drift=[_reading(score) for score in store.latest_scores() if score.length_us == length_us],
+        lags=_lags(store.partition_progress(), now_us),
+        baselines=[
+            BaselineFact(model, version, active.meta.created_us, _classes(active.meta.meta.get("classes")))
+            for (model, version), active in store.active_baselines().items()
+        ],
+    )
+
+
+def _reading(score: StoredScore) -> DriftReading:
+    signals = tuple(
+        SignalReading(
+            one.signal,
+            one.js,
+            one.kl_nats,
+            one.p_value,
+            # Without a p-value there was no verdict: "too few" must not look like "no alarm".
+            one.alarm if one.p_value is not None else None,
+        )
+        for one in _VERDICT.decode(score.payload).scores
+    )
+    return DriftReading(score.model, score.version, score.slice, score.end_us, score.records, signals)
+
+
+def _lags(progress: Iterable[PartitionProgress], now_us: int) -> list[PartitionLag]:
+    # Of a topic that was made anew, or that two clusters have, the partition that was heard of last is the live one.
+    latest: dict[tuple[str, int], PartitionProgress] = {}
+    for one in sorted(progress, key=lambda one: one.updated_at_us):
+        if not _is_file(one.partition):
+            latest[one.partition.topic, one.partition.number] = one
+    return [_lag(one, now_us) for one in latest.values()]
+
+
+def _is_file(partition: Partition) -> bool:
+    return partition.cluster == "file"
+
+
+def _lag(one: PartitionProgress, now_us: int) -> PartitionLag:
+    # The same moment as in the watermark. It stands still when a worker dies, so the age of its partitions grows.
+    read_until_us = one.caught_up_at_us if one.caught_up_at_us is not None else one.max_event_time_us
+    return PartitionLag(
+        one.partition.topic,
+        one.partition.number,
+        max(0, one.end_offset - one.next_offset),
+        None if read_until_us is None else max(0, now_us - read_until_us) / 1e6,
+    )
+
+
+def _classes(names: object) -> tuple[str, ...]:
+    return tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()

@@ -1,0 +1,56 @@
+"""Read model of ``segwatch status``: per model, how things stand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from monitor.store.store import Store
+from monitor.tallies import RECORDS
+from monitor.windows import to_text
+
+
+def status(store: Store, now_us: int) -> dict[str, Any]:
+    """Models with their records, lag, last windows and open actions, ready for JSON. Documented in docs/commands.md."""
+    partitions = [
+        {
+            "topic": progress.partition.topic,
+            "partition": progress.partition.number,
+            "offset": progress.next_offset,
+            "lag_records": max(0, progress.end_offset - progress.next_offset),
+            "caught_up": progress.caught_up_at_us is not None,
+            "seen_seconds_ago": round(max(0, now_us - progress.updated_at_us) / 1e6, 1),
+        }
+        for progress in store.partition_progress()
+    ]
+    outcomes: dict[tuple[str, str], dict[str, int]] = {}
+    for key, count in store.read_tallies().items():
+        if key.series == RECORDS:
+            outcomes.setdefault((key.model, key.version), {})[key.label] = count
+    active = store.active_baselines()
+    windows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for score in store.latest_scores():
+        windows.setdefault((score.model, score.version), []).append(json.loads(score.payload))
+    models = []
+    for model, version in sorted((set(outcomes) | set(active) | set(windows)) - {("", "")}):
+        entry = active.get((model, version))
+        models.append(
+            {
+                "model": model,
+                "version": version,
+                "baseline": entry.meta.id if entry else None,
+                "baseline_created": to_text(entry.meta.created_us) if entry else None,
+                "records": outcomes.get((model, version), {}),
+                "windows": sorted(windows.get((model, version), []), key=lambda w: (w["slice"] or "", w["start"])),
+                "quality": [],
+                "budgets": [],
+                "open_actions": [],
+            }
+        )
+    return {
+        "models": models,
+        "unattributed": outcomes.get(("", ""), {}),
+        "partitions": partitions,
+        "lag_records": sum(int(partition["lag_records"]) for partition in partitions),
+        "outbox_pending": store.outbox_pending(),
+    }

@@ -1,0 +1,239 @@
+"""The store: everything that segwatch remembers, in SQLite (one writing process) or PostgreSQL (any number).
+
+    with Store.open(settings, write=True) as store:
+        with store.transaction() as tx:
+            tx.advance(Advance(partition, expected=7, next_offset=9, ...))
+            new = tx.insert_samples(rows)
+            tx.add_panes(...)
+            tx.add_tallies(...)
+
+Errors are StoreErrors; a DatabaseError says in ``retriable`` whether the same transaction may succeed next time. When
+the connection breaks during a commit nobody can know whether it took place; the offset that ``load_offset`` then gives
+tells, because it moved in the same transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import URL
+
+from monitor.errors import StoreError
+from monitor.settings import Settings
+from monitor.sources.protocol import Partition
+from monitor.store import baselines, leader, offsets, outbox, panes, schema, scores, tallies
+from monitor.store.database import Database, parse_url, wall_clock_us
+from monitor.store.leader import Leader
+from monitor.store.outbox import Claim
+from monitor.store.samples import SampleWriter
+from monitor.store.transaction import Transaction
+from monitor.store.values import (
+    ActiveBaseline,
+    BaselineMeta,
+    PaneExtent,
+    PartitionProgress,
+    StoredBaseline,
+    StoredPane,
+    StoredScore,
+)
+from monitor.store.writer_lock import WriterLock
+from monitor.tallies import TallyKey
+
+
+class Store:
+    """Open it with ``Store.open``. Its methods may be called from any thread."""
+
+    def __init__(self, database: Database, lock: WriterLock | None, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._lock = lock
+        self._clock = clock
+        self._samples = SampleWriter()
+        self._delivering = threading.Lock()
+        self._leading = threading.Lock()
+        self._leader: Leader | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, *, write: bool, clock: Callable[[], int] = wall_clock_us) -> Store:
+        """Connect; for writing also make or migrate the schema.
+
+        Raises WriterExists (SQLite: another process writes), SettingsError (a bad ``store.url``), StoreError (no
+        database, or one of a newer release).
+        """
+        if settings.store.url:
+            url = parse_url(settings.store.url, settings.store.password)
+        else:
+            url = URL.create("sqlite", database=str(Path(settings.data_dir) / "segwatch.db"))
+        lock = None
+        if url.get_backend_name() == "sqlite":
+            file = Path(url.database or "")
+            if write:
+                lock = WriterLock(file.with_name("writer.lock"))
+            elif not file.exists():
+                raise StoreError(f"{file}: there is no segwatch store here yet")
+        database = Database(url, write=write)
+        try:
+            if write:
+                schema.migrate(database)
+            else:
+                schema.check(database)
+        except BaseException:
+            database.close()
+            if lock is not None:
+                lock.release()
+            raise
+        return cls(database, lock, clock)
+
+    def close(self) -> None:
+        """Close all connections, and let other processes lead and write."""
+        if self._leader is not None:
+            self._leader.release()
+        self._database.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Ingest
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One transaction: committed at the end of the block, rolled back on any exception."""
+        with self._database.write() as connection:
+            yield Transaction(connection, self._samples, self._clock())
+
+    def load_offset(self, partition: Partition) -> int | None:
+        """The first offset that has not been counted, None where the partition is new."""
+        with self._database.read() as connection:
+            return offsets.load(connection, partition)
+
+    def register_topic(self, cluster: str, topic: str, topic_id: str) -> None:
+        """Say which id the topic has now: partitions of its earlier ids no longer hold the watermark."""
+        with self._database.write() as connection:
+            offsets.register_topic(connection, cluster, topic, topic_id)
+
+    def partition_progress(self) -> list[PartitionProgress]:
+        """Where all partitions stand, but the retired ones."""
+        with self._database.read() as connection:
+            return offsets.progress(connection)
+
+    # Statistics
+
+    def read_panes(
+        self,
+        model: str,
+        version: str,
+        *,
+        slice: str = "",
+        since_us: int | None = None,
+        until_us: int | None = None,
+        baseline_id: str | None = None,
+    ) -> list[StoredPane]:
+        """Panes that start in [since_us, until_us), by key; several parts of one pane are the caller's to merge."""
+        with self._database.read() as connection:
+            return panes.read(connection, model, version, slice, since_us, until_us, baseline_id)
+
+    def pane_extent(self, model: str | None = None) -> list[PaneExtent]:
+        """Which models, versions, slices and times there are panes of."""
+        with self._database.read() as connection:
+            return panes.extent(connection, model)
+
+    def read_tallies(self) -> dict[TallyKey, int]:
+        """All totals as of one moment."""
+        with self._database.read() as connection:
+            return tallies.read(connection)
+
+    def scores(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        slice: str = "",
+        since_us: int | None = None,
+        until_us: int | None = None,
+        length_us: int | None = None,
+    ) -> list[StoredScore]:
+        """Last revisions of the windows that start in [since_us, until_us), in order of time; one per baseline."""
+        with self._database.read() as connection:
+            return scores.read(connection, model, version, slice, since_us, until_us, length_us)
+
+    def latest_scores(self) -> list[StoredScore]:
+        """The newest scored window of every model, version, slice and length."""
+        with self._database.read() as connection:
+            return scores.latest(connection)
+
+    def try_lead(self) -> Leader | None:
+        """Leadership of the evaluators, or None while another process (or thread of this one) has it."""
+        if not self._database.writable:
+            raise StoreError(f"{self._database.name} was opened for reading only")
+        if not self._leading.acquire(blocking=False):
+            return None
+        try:
+            led = leader.try_lead(self._database, self._clock, self._leading.release)
+        except BaseException:
+            self._leading.release()
+            raise
+        if led is None:
+            self._leading.release()
+        self._leader = led
+        return led
+
+    # Baselines
+
+    def add_baseline(
+        self, model: str, version: str, *, format_version: int, meta: Mapping[str, object], payload: bytes
+    ) -> str:
+        """Store a baseline (the same content only once); returns its id. ``meta`` is for people, as JSON."""
+        with self._database.write() as connection:
+            return baselines.add(connection, model, version, format_version, meta, payload, self._clock())
+
+    def baselines(self, model: str | None = None) -> list[BaselineMeta]:
+        """All baselines, or a model's, the oldest first."""
+        with self._database.read() as connection:
+            return baselines.listing(connection, model)
+
+    def baseline(self, identity: str) -> StoredBaseline:
+        """A baseline by its id or an unambiguous beginning of it. Raises BaselineError."""
+        with self._database.read() as connection:
+            return baselines.load(connection, identity)
+
+    def activate(self, identity: str) -> BaselineMeta:
+        """Make a baseline the one that its model version is scored against. Raises BaselineError."""
+        with self._database.write() as connection:
+            return baselines.activate(connection, identity, self._clock())
+
+    def active_baselines(self) -> dict[tuple[str, str], ActiveBaseline]:
+        """The active baseline of each (model, version) that has one."""
+        with self._database.read() as connection:
+            return baselines.active(connection)
+
+    def latest_active(self) -> dict[str, ActiveBaseline]:
+        """Of each model name the baseline that was activated last: its classes are those of versions without one."""
+        return {model: active for (model, _), active in self.active_baselines().items()}
+
+    # Outbox
+
+    @contextmanager
+    def claim_outbox(self, limit: int) -> Iterator[Claim]:
+        """Messages to deliver, the oldest first, for this caller alone.
+
+        At the end of the block all count as sent, but those given to ``Claim.keep``; an exception leaves all queued.
+        """
+        with self._delivering, outbox.claim(self._database, limit, self._clock()) as claimed:
+            yield claimed
+
+    def outbox_pending(self) -> int:
+        """How many messages wait for delivery."""
+        with self._database.read() as connection:
+            return outbox.pending(connection)

@@ -1,0 +1,62 @@
+"""Tallies: the integers behind the metrics, kept in the store so that every replica serves the same totals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, LargeBinary, delete, insert, literal, null, select, type_coerce, union_all
+
+from monitor.store import bulk
+from monitor.store.tables import tally, tally_delta
+from monitor.tallies import MAXIMA, TallyKey
+
+ENTRIES = msgspec.msgpack.Decoder(list[tuple[str, str, str, str, int, int]])
+COLUMNS = [tally.c[name] for name in TallyKey._fields]
+
+
+def append(connection: Connection, tallies: Mapping[TallyKey, int]) -> None:
+    """Append what a transaction adds: one row, however many series it touches."""
+    if tallies:
+        entries = msgspec.msgpack.encode([(*key, value) for key, value in tallies.items()])
+        connection.execute(insert(tally_delta).values(entries=entries))
+
+
+def read(connection: Connection) -> dict[TallyKey, int]:
+    """All totals, folded and not yet folded, from one statement, so that they are those of one moment."""
+    folded = select(*COLUMNS, tally.c.value, type_coerce(null(), LargeBinary).label("entries"))
+    waiting = select(*(literal("") for _ in range(4)), literal(0), literal(0), tally_delta.c.entries)
+    totals: dict[TallyKey, int] = defaultdict(int)
+    rows: Sequence[Any] = connection.execute(union_all(folded, waiting)).all()
+    for *key, value, entries in rows:
+        if entries is None:
+            _merge(totals, TallyKey(*key), value)
+        else:
+            _add(totals, [entries])
+    return dict(totals)
+
+
+def fold(connection: Connection, limit: int) -> int:
+    """Add up to ``limit`` rows of deltas, the oldest first, to the totals. Returns how many."""
+    oldest = select(tally_delta.c.id).order_by(tally_delta.c.id).limit(limit)
+    taken: Sequence[bytes] = connection.scalars(
+        delete(tally_delta).where(tally_delta.c.id.in_(oldest)).returning(tally_delta.c.entries)
+    ).all()
+    totals: dict[TallyKey, int] = defaultdict(int)
+    _add(totals, taken)
+    rows = [{**key._asdict(), "value": value} for key, value in totals.items()]
+    bulk.upsert(connection, tally, [row for row in rows if row["series"] not in MAXIMA], {"value": "add"})
+    bulk.upsert(connection, tally, [row for row in rows if row["series"] in MAXIMA], {"value": "larger"})
+    return len(taken)
+
+
+def _add(totals: dict[TallyKey, int], blobs: Iterable[bytes]) -> None:
+    for blob in blobs:
+        for series, model, version, label, bucket, value in ENTRIES.decode(blob):
+            _merge(totals, TallyKey(series, model, version, label, bucket), value)
+
+
+def _merge(totals: dict[TallyKey, int], key: TallyKey, value: int) -> None:
+    totals[key] = max(totals[key], value) if key.series in MAXIMA else totals[key] + value

@@ -1,0 +1,219 @@
+"""What goes into the store and what comes out of it.
+
+Times are int64 microseconds since the epoch, UTC. A slice is ``""`` for all records, else ``"key=value"``.
+
+Rows that are made for every record or looked up for every record (``SampleRow``, ``PaneKey``) are named
+tuples: as immutable as the others, but their making, hashing and sorting run in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from monitor.sources.protocol import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Moves a partition's offset by compare-and-set; the first step of every ingest transaction.
+
+    With ``next_offset == expected`` it is a heartbeat: it only refreshes the other fields.
+    """
+
+    partition: Partition
+    expected: int | None
+    """The offset that this worker believes the store to have; None: the partition has never been stored."""
+    next_offset: int
+    """The first offset that has not been counted."""
+    end_offset: int
+    """The partition's end as the broker last told it."""
+    max_event_time_us: int | None
+    """Latest event time seen in the partition; None when none was seen. The store keeps the maximum."""
+    caught_up_at_us: int | None
+    """Wall clock when the end was last reached, None while the partition lags."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """Where a partition stands in the store: what the watermark is made of."""
+
+    partition: Partition
+    next_offset: int
+    end_offset: int
+    max_event_time_us: int | None
+    caught_up_at_us: int | None
+    updated_at_us: int
+    """Wall clock of the last commit or heartbeat."""
+
+
+class SampleRow(NamedTuple):
+    """Identity of a record (model, version, input_id: unique in the store) and its line in the sample index."""
+
+    model: str
+    version: str
+    input_id: str
+    event_time_us: int
+    received_us: int | None
+    """Broker timestamp; None for records from files."""
+    sequence: str | None
+    slices: str
+    """JSON object, ``{}`` without slices."""
+    status: str
+    sampling_probability: float | None
+    confidence: float | None
+    """Mean score of the record's instances or pixels, 0..1; None without any."""
+    topic: str
+    number: int
+    offset: int
+
+
+class PaneKey(NamedTuple):
+    """The smallest window kept: one model version, one slice, one baseline's bins."""
+
+    model: str
+    version: str
+    slice: str
+    start_us: int
+    baseline_id: str
+    """Whose bins the counts are on; ``""`` for a version without any baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaneDelta:
+    """What one transaction adds to a pane."""
+
+    records: int
+    state: bytes
+
+
+class StoredPane(NamedTuple):
+    """A part of a pane. A key may come several times (folded and not yet folded): the caller merges the states."""
+
+    key: PaneKey
+    records: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PaneExtent:
+    """Which panes there are."""
+
+    model: str
+    version: str
+    slice: str
+    baseline_id: str
+    first_start_us: int
+    last_start_us: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueWindow:
+    """A window whose panes have changed since it was last scored."""
+
+    model: str
+    version: str
+    slice: str
+    length_us: int
+    start_us: int
+    baseline_id: str
+    mark: int
+    """Counts the folds that touched the window: a mark made after the reading is not cleared by the scoring."""
+
+    @property
+    def end_us(self) -> int:
+        """End of the window, exclusive."""
+        return self.start_us + self.length_us
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """The verdict on a window."""
+
+    records: int
+    alarm: bool | None
+    """None: too few records for a verdict."""
+    payload: bytes
+    """JSON: scores by signal and all that the pages show."""
+    scored_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredScore:
+    """A verdict with its window; ``revision`` counts from 0."""
+
+    model: str
+    version: str
+    slice: str
+    length_us: int
+    start_us: int
+    baseline_id: str
+    revision: int
+    records: int
+    alarm: bool | None
+    payload: bytes
+    scored_at_us: int
+
+    @property
+    def end_us(self) -> int:
+        """End of the window, exclusive."""
+        return self.start_us + self.length_us
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineMeta:
+    """A baseline without its payload. It never changes once it is stored."""
+
+    id: str
+    """Hex SHA-256 of model, version, format version and payload."""
+    model: str
+    version: str
+    created_us: int
+    format_version: int
+    meta: Mapping[str, object]
+    """What a person wants to know of it (name, records, classes), from JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBaseline:
+    """A baseline with its payload."""
+
+    meta: BaselineMeta
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBaseline:
+    """The baseline that a model version is scored against."""
+
+    meta: BaselineMeta
+    activated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMessage:
+    """A message that leaves only if its transaction is committed, and then at least once with the same id."""
+
+    id: str
+    """Stable: the same cause always makes the same id. A second message with it is ignored."""
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    keep_sent: bool = True
+    """Remember the id after delivery, so that the same cause never queues it again. Off for dead letters, which
+    offsets keep from coming twice, and which would keep whole images in the database."""
+    created_us: int = field(default=0, kw_only=True)
+    """Set by the store when it is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """How many rows retention took."""
+
+    panes: int
+    scores: int
+    samples: int
+    messages: int

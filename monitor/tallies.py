@@ -1,0 +1,102 @@
+"""Tallies: the running totals that every replica exports, as integers in the store.
+
+A Prometheus counter kept in a process starts at 0 again when another process takes over, and its
+value depends on which process was asked. segwatch adds integers in the same transaction as the
+statistics instead, so that a total counts a record exactly once, and any replica shows the same.
+
+A tally is addressed by a ``TallyKey``; its value only ever grows:
+values of one key are added, but those of ``MAXIMA``, of which the greatest stays (also free of order).
+Records whose model is unknown have model "" and version "". Whatever is not a count is kept in
+fixed point (microseconds, millionths, nano-dollars), since a sum of floats depends on its order.
+
+================== ======================= ====================== =====================================
+series             label                   bucket                 unit of the value
+================== ======================= ====================== =====================================
+records            outcome                 0                      records
+latency_bucket     ""                      index, LATENCY_BUCKETS records in this bucket alone
+latency_sum_us     ""                      0                      microseconds
+cost_nano_usd      ""                      0                      1e-9 US dollars
+confidence_bucket  class name              index, CONFIDENCE_...  instances in this bucket alone
+confidence_sum_micro class name            0                      millionths of a score
+dead_letter        reason                  0                      records; model and version are ""
+dropped            reason                  0                      records; model and version are ""
+last_event_us      ""                      0                      microseconds since the epoch: a maximum
+================== ======================= ====================== =====================================
+
+Buckets are not cumulative here: one record then adds to one row. They are summed up when shown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TallyKey(NamedTuple):
+    """Address of one total. Records whose model is unknown have model "" and version ""."""
+
+    series: str
+    model: str
+    version: str
+    label: str
+    bucket: int
+
+
+RECORDS: Final = "records"
+LATENCY_BUCKET: Final = "latency_bucket"
+LATENCY_SUM_US: Final = "latency_sum_us"
+COST_NANO_USD: Final = "cost_nano_usd"
+CONFIDENCE_BUCKET: Final = "confidence_bucket"
+CONFIDENCE_SUM_MICRO: Final = "confidence_sum_micro"
+DEAD_LETTER: Final = "dead_letter"
+DROPPED: Final = "dropped"
+LAST_EVENT_US: Final = "last_event_us"
+
+MAXIMA: Final = frozenset({LAST_EVENT_US})
+"""Series whose values are merged by their maximum rather than their sum."""
+
+OUTCOMES: Final = ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
+"""How a record can end; the numbers add up to the records read."""
+
+DROPPED_REASONS: Final = ("retention",)
+"""Why records were lost before they could be read; their series exist at 0."""
+
+LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds in seconds, the Prometheus clients' own: they span a small network on a GPU and a large one on a CPU."""
+
+CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Upper bounds of scores. They end at 1, so the overflow bucket stays at 0."""
+
+
+def bucket_of(value: float, bounds: Sequence[float]) -> int:
+    """Index of the first bound that is not below ``value``; ``len(bounds)`` for the overflow bucket.
+
+    A bound belongs to its own bucket, as Prometheus's ``le`` says:
+
+    >>> bucket_of(0.1, LATENCY_BUCKETS), bucket_of(0.11, LATENCY_BUCKETS), bucket_of(60.0, LATENCY_BUCKETS)
+    (4, 5, 11)
+    """
+    return bisect_left(bounds, value)
+
+
+def count_buckets(values: NDArray[np.float64], bounds: Sequence[float]) -> NDArray[np.int64]:
+    """How many of ``values`` (N,), all finite, fall into each of the ``len(bounds) + 1`` buckets.
+
+    >>> count_buckets(np.array([0.05, 0.1, 0.95]), CONFIDENCE_BUCKETS).tolist()
+    [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+    """
+    indices = np.searchsorted(np.asarray(bounds), values, side="left")
+    return np.bincount(indices, minlength=len(bounds) + 1).astype(np.int64)
+
+
+def to_fixed(value: float, scale: int) -> int:
+    """``value`` in units of ``1 / scale``, rounded half to even: the same integer on every machine.
+
+    >>> to_fixed(0.083, 1_000_000), to_fixed(0.00021, 1_000_000_000)
+    (83000, 210000)
+    """
+    return round(value * scale)

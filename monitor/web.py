@@ -1,0 +1,337 @@
+"""The HTTP interface: metrics, health, settings' reload, JSON read models, and whichever pages are passed in.
+
+It only talks: everything it says comes from a ``WebState``. Pages are routers that app.py passes in, since they live in
+a room above this one.
+
+Who may ask: on loopback anybody on the machine, without signing in, but only under a loopback name in ``Host`` (else a
+web page could reach the service by a name of its own that it points at 127.0.0.1). On any other address the service
+refuses to start without ``web.token``, which every path but the health ones then wants as ``Authorization: Bearer``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final, Protocol
+
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monitor.errors import InputError, SegwatchError, SettingsError, StoreError
+from monitor.exposition import CLASSIC_TYPE, OPENMETRICS_TYPE, accepts_openmetrics
+from monitor.live_settings import Reloaded
+from monitor.scrape import Format
+from monitor.settings import WebSettings
+from monitor.version import __version__
+
+OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
+
+SECURITY_HEADERS: Final = {
+    # No script at all and nothing from elsewhere: what a record says can never run in somebody's browser.
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """One thing that must work before the service is ready; ``text`` says what was found."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class WebState(Protocol):
+    """What the web server can ask. Its methods are called from several threads; StoreError becomes a 503."""
+
+    def token(self) -> str:
+        """The bearer token in force; empty for none."""
+
+    def readiness(self) -> Sequence[Readiness]:
+        """Whether the store answers and each role of this process runs."""
+
+    def reload(self) -> Reloaded:
+        """Read the settings again; raises SettingsError with nothing changed where they are bad."""
+
+    def metrics(self, fmt: Format, compressed: bool) -> bytes:
+        """The page for Prometheus."""
+
+    def status(self) -> Mapping[str, Any]:
+        """As ``segwatch status --json``."""
+
+    def windows(
+        self, model: str, version: str | None, slice_key: str, since: str | None, until: str | None, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """The newest ``limit`` scored windows in order of time, as under ``windows`` of ``segwatch drift --json``.
+
+        Raises InputError for a time that is none.
+        """
+
+    def baselines(self) -> Sequence[Mapping[str, Any]]:
+        """All baselines, as ``segwatch baseline list --json``."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One signal of a window against the baseline; ``js`` in base 2, 0..1. null where there is no honest number."""
+
+    signal: str
+    js: float | None
+    kl_nats: float | None
+    p_value: float | None
+    threshold: float | None
+    alarm: bool
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of an alarm a signal explains, 0..1."""
+
+    signal: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A scored window."""
+
+    model: str
+    version: str
+    slice: str | None
+    start: str
+    end: str
+    records: int
+    sequences: int
+    alarm: bool
+    harm: str
+    alpha: float | None
+    supported_alpha: float | None
+    scores: list[Score]
+    attribution: list[Share]
+
+
+@dataclass(frozen=True)
+class Windows:
+    windows: list[Window]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model version: its records by outcome, and its newest scored window of each length and slice."""
+
+    model: str
+    version: str
+    baseline: str | None
+    baseline_created: str | None
+    records: dict[str, int]
+    windows: list[Window]
+
+
+@dataclass(frozen=True)
+class Models:
+    models: list[Model]
+
+
+@dataclass(frozen=True)
+class Status:
+    models: list[Model]
+    unattributed: dict[str, int]
+    partitions: list[dict[str, Any]]
+    lag_records: int
+    outbox_pending: int
+
+
+@dataclass(frozen=True)
+class Baselines:
+    baselines: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Error:
+    """Why a request was refused."""
+
+    error: str
+
+
+# FastAPI takes these for the OpenAPI document alone: the answers are the read models' own, written once more as JSON.
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": Error, "description": "No token, or a wrong one"},
+    503: {"model": Error, "description": "The store does not answer"},
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name can be reached from this machine alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("localhost")
+    (True, True, False, True)
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_access(web: WebSettings) -> None:
+    """Raises SettingsError where the server would be open to others without a token."""
+    if not is_loopback(web.host) and not web.token:
+        raise SettingsError(
+            f"web.host: {web.host!r} can be reached from other machines; set web.token"
+            " (SEGWATCH_WEB_TOKEN or SEGWATCH_WEB_TOKEN_FILE), or use 127.0.0.1"
+        )
+
+
+def create_app(state: WebState, host: str, pages: Sequence[APIRouter] = ()) -> FastAPI:
+    """The application for a server on ``host``; run ``check_access`` on its settings first."""
+    app = FastAPI(
+        title="segwatch",
+        version=__version__,
+        summary="Watches segmentation models in production.",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere; the document itself is at /openapi.json
+        redoc_url=None,
+    )
+    app.add_exception_handler(SegwatchError, _refuse)
+    app.include_router(_operations(state))
+    app.include_router(_api(state))
+    for router in pages:
+        app.include_router(router)
+    app.add_middleware(_Guard, state=state, local_only=is_loopback(host))
+    return app
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    if isinstance(error, InputError):
+        return _json({"error": str(error)}, 400)
+    return _json({"error": str(error)}, 503 if isinstance(error, StoreError) else 500)
+
+
+def _json(content: object, status: int = 200) -> Response:
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return Response(body, status, media_type="application/json")
+
+
+def _operations(state: WebState) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/metrics", response_class=Response, summary="Metrics, in OpenMetrics or the classic text format")
+    def metrics(request: Request) -> Response:
+        fmt: Format = "openmetrics" if accepts_openmetrics(request.headers.get("accept", "")) else "classic"
+        compressed = "gzip" in request.headers.get("accept-encoding", "")
+        headers = {"content-encoding": "gzip"} if compressed else {}
+        return Response(
+            state.metrics(fmt, compressed),
+            headers={**headers, "vary": "accept, accept-encoding"},
+            media_type=OPENMETRICS_TYPE if fmt == "openmetrics" else CLASSIC_TYPE,
+        )
+
+    @router.get("/-/healthy", response_class=Response, summary="The process answers")
+    def healthy() -> Response:
+        return _json({"healthy": True})
+
+    @router.get("/-/ready", response_class=Response, summary="The store answers and all roles of the process run")
+    def ready() -> Response:
+        checks = state.readiness()
+        good = all(check.ok for check in checks)
+        return _json({"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503)
+
+    @router.post("/-/reload", response_class=Response, summary="Read the settings again; bad ones change nothing")
+    def reload() -> Response:
+        return _json(asdict(state.reload()))
+
+    return router
+
+
+def _api(state: WebState) -> APIRouter:
+    router = APIRouter(prefix="/api/v1", tags=["read models"], responses=_REFUSALS)
+
+    @router.get("/status", response_class=Response, responses={200: {"model": Status}})
+    def status() -> Response:
+        return _json(state.status())
+
+    @router.get("/models", response_class=Response, responses={200: {"model": Models}})
+    def models() -> Response:
+        return _json({"models": state.status()["models"]})
+
+    @router.get("/windows", response_class=Response, responses={200: {"model": Windows}, 400: {"model": Error}})
+    def windows(
+        model: Annotated[str, Query(description="Name of the model", max_length=256)],
+        version: Annotated[str | None, Query(max_length=256)] = None,
+        slice_key: Annotated[str, Query(alias="slice", description="key=value; without it all records")] = "",
+        since: Annotated[str | None, Query(description="RFC 3339: windows that begin then or later")] = None,
+        until: Annotated[str | None, Query(description="RFC 3339: windows that begin before then")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="The newest so many")] = 500,
+    ) -> Response:
+        return _json({"windows": list(state.windows(model, version, slice_key, since, until, limit))})
+
+    @router.get("/baselines", response_class=Response, responses={200: {"model": Baselines}})
+    def baselines() -> Response:
+        return _json({"baselines": list(state.baselines())})
+
+    return router
+
+
+class _Guard:
+    """Decides who may ask, before anything else is looked at; adds the security headers to every answer."""
+
+    def __init__(self, app: ASGIApp, state: WebState, local_only: bool) -> None:
+        self._app = app
+        self._state = state
+        self._local_only = local_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name for name, _ in message["headers"]}
+                own = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in present)]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self._app if refusal is None else refusal
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if self._local_only and not is_loopback(_host_name(headers.get("host", ""))):
+            return _json({"error": "this server answers to loopback names only (Host)"}, 421)
+        if scope["method"] not in ("GET", "HEAD") and _is_cross_site(headers):
+            return _json({"error": "requests from other sites' pages are refused (Origin)"}, 403)
+        token = self._state.token()
+        if token and scope["path"] not in OPEN_PATHS:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            matches = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
+            if scheme.lower() != "bearer" or not matches:
+                response = _json({"error": "a token is needed: Authorization: Bearer ..."}, 401)
+                response.headers["www-authenticate"] = 'Bearer realm="segwatch"'
+                return response
+        return None
+
+
+def _host_name(host: str) -> str:
+    """``Host`` without its port.
+
+    >>> _host_name("localhost:8600"), _host_name("[::1]:8600"), _host_name("127.0.0.1")
+    ('localhost', '::1', '127.0.0.1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_cross_site(headers: Mapping[str, str]) -> bool:
+    # Browsers add Origin to every POST; programs such as curl send none.
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")

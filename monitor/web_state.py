@@ -1,0 +1,87 @@
+"""What the web server shows, read from the store: the real ``WebState``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from monitor.errors import StoreError
+from monitor.live_settings import LiveSettings, Reloaded
+from monitor.scrape import Format, MetricsPage
+from monitor.snapshot import snapshot
+from monitor.status import status
+from monitor.store.store import Store
+from monitor.web import Readiness
+from monitor.windows import SECOND_US, parse_time, to_text
+
+
+class StoreState:
+    """Read models of one store. ``roles``: for each role of this process, whether it runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: LiveSettings,
+        roles: Callable[[], Mapping[str, bool]] = dict,
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._roles = roles
+        self._wall_us = wall_us
+        first_length_us = settings.current.windows.lengths_seconds[0] * SECOND_US
+        self._page = MetricsPage(
+            lambda: snapshot(store, first_length_us, wall_us()),
+            max_series=lambda: settings.current.web.max_series,
+            refresh_s=lambda: settings.current.web.refresh_seconds,
+        )
+
+    def token(self) -> str:
+        return self._settings.current.web.token
+
+    def readiness(self) -> Sequence[Readiness]:
+        try:
+            self._store.outbox_pending()
+            store = Readiness("store", True, "answers")
+        except StoreError as error:
+            store = Readiness("store", False, str(error))
+        roles = [Readiness(name, ok, "runs" if ok else "does not run") for name, ok in self._roles().items()]
+        return [store, *roles]
+
+    def reload(self) -> Reloaded:
+        return self._settings.reload()
+
+    def metrics(self, fmt: Format, compressed: bool) -> bytes:
+        return self._page.get(fmt, compressed=compressed)
+
+    def status(self) -> Mapping[str, Any]:
+        return status(self._store, self._wall_us())
+
+    def windows(
+        self, model: str, version: str | None, slice_key: str, since: str | None, until: str | None, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        scores = self._store.scores(
+            model,
+            version,
+            slice=slice_key,
+            since_us=parse_time(since) if since else None,
+            until_us=parse_time(until) if until else None,
+        )
+        return [{**json.loads(score.payload), "revision": score.revision} for score in scores[-limit:]]
+
+    def baselines(self) -> Sequence[Mapping[str, Any]]:
+        active = {entry.meta.id for entry in self._store.active_baselines().values()}
+        return [
+            {
+                **meta.meta,
+                "id": meta.id,
+                "model": meta.model,
+                "version": meta.version,
+                "created": to_text(meta.created_us),
+                "active": meta.id in active,
+            }
+            for meta in self._store.baselines()
+        ]

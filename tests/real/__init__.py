@@ -1,0 +1,1 @@
+"""Tests against the real thing: Kafka, PostgreSQL, Prometheus. Each server starts once per session, on free ports."""

@@ -1,0 +1,16 @@
+"""Session-wide servers: each starts when the first test asks for it and stops at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.real.kafka_server import KafkaServer
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaServer]:
+    """The broker that tests share: give each test its own topics (``fresh_topic``) and group. Never kill this one."""
+    with KafkaServer.start() as server:
+        yield server
