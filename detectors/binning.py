@@ -103,7 +103,8 @@ def _column_edges(ordered: NDArray[np.float64], bins: int) -> NDArray[np.float64
     mass = np.searchsorted(ordered, cuts, side="right") - np.searchsorted(ordered, cuts, side="left")
     atoms = cuts[mass * bins >= count]
     # The number after 0 is subnormal, and code elsewhere in the process may have told the CPU to take those for 0.
-    after = np.where(atoms == 0, np.finfo(np.float64).tiny, np.nextafter(atoms, np.inf))
+    with np.errstate(over="ignore"):
+        after = np.where(atoms == 0, np.finfo(np.float64).tiny, np.nextafter(atoms, np.inf))
     edges = np.unique(np.concatenate([cuts, after[np.isfinite(after)]]))
     while len(edges) >= bins:
         # Too many atoms for all to have both edges: drop the edge whose two bins hold least together. Gaps between

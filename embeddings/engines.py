@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from embeddings.allocator import keep_freed_memory
 from embeddings.backbones import Backbone, BackboneError
@@ -56,7 +57,9 @@ class CpuEngine:
         self.dtype: Dtype = dtype
         self._batch_size = batch_size
         self._scale, self._shift = _normalisation(backbone, input_size)
-        example = torch.zeros(batch_size, 3, input_size, input_size).contiguous(memory_format=torch.channels_last)
+        # Some contrast, the same at every start: the fused network is compared with the plain one on it.
+        example = torch.linspace(-2, 2, 3 * input_size**2).sin().reshape(1, 3, input_size, input_size)
+        example = example.expand(batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         self._network = _prepare_network(backbone, example, _TORCH[dtype])
         # set_num_threads concerns the thread that calls it: the rest of the process keeps its own.
         self._pool = ThreadPoolExecutor(threads or usable_cores(), "embed", lambda: torch.set_num_threads(1))
@@ -138,13 +141,24 @@ def _prepare_network(backbone: Backbone, example: Tensor, dtype: torch.dtype) ->
         if dtype != torch.float32:
             raise BackboneError("a TorchScript backbone runs in float32 on the CPU: export it as a .pt2 program")
         return backbone.network  # torch.export cannot capture it; it runs as it is
+    network = backbone.network.to(memory_format=torch.channels_last)
     try:
-        return fuse(backbone.network, example, dtype, backbone.float32_convolutions)
+        fused = fuse(network, example, dtype, backbone.float32_convolutions)
+        with torch.inference_mode():
+            closeness = cosine_similarity(_pooled(fused(example)), _pooled(network(example))).min()
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        if dtype != torch.float32:
-            raise BackboneError(f"the backbone cannot be captured for bfloat16: {_first_line(error)}") from None
-        log.warning("backbone runs unfused, at half the speed or less: torch.export says: %s", _first_line(error))
-        return backbone.network.to(memory_format=torch.channels_last)
+        return _unfused(network, dtype, _first_line(error))
+    # A fusion that changed what the network computes would be far off; rounding is not.
+    if not closeness >= (0.9999 if dtype == torch.float32 else 0.9):
+        return _unfused(network, dtype, f"the fused network's answer has a cosine of {closeness:.5f} to its own")
+    return fused
+
+
+def _unfused(network: nn.Module, dtype: torch.dtype, reason: str) -> nn.Module:
+    if dtype != torch.float32:
+        raise BackboneError(f"the backbone cannot run in bfloat16 on the CPU: {reason}")
+    log.warning("backbone runs unfused, at half the speed or less: %s", reason)
+    return network
 
 
 def _filled(images: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ def load_program(path: Path) -> ExportedProgram:
     data = _read(path)
     try:
         _inspect(data, path)
-        program: ExportedProgram = torch.export.load(io.BytesIO(data))
+        program = torch.export.load(io.BytesIO(data))
     except BackboneError:
         raise
     except Exception as error:  # whatever a damaged archive leads to: the reader has no errors of its own

@@ -174,12 +174,16 @@ def instances(probabilities: NDArray[np.float32], min_area_px: int = MIN_AREA_PX
             continue
         _, regions, stats, _ = cv2.connectedComponentsWithStats((winner == channel).astype(np.uint8), connectivity=8)
         areas = stats[1:, cv2.CC_STAT_AREA]
-        for region in np.argsort(-areas, kind="stable"):
-            if areas[region] < min_area_px:
+        for region in 1 + np.argsort(-areas, kind="stable"):
+            left, top, width, height, area = stats[region].tolist()
+            if area < min_area_px:
                 break
-            mask = regions == region + 1
-            score = float(np.clip(probabilities[channel][mask].mean(dtype=np.float64), 0.0, 1.0))
-            found.append(Instance(int(channel) - 1, score, mask))
+            box = slice(top, top + height), slice(left, left + width)  # a region is small beside its image
+            inside = regions[box] == region
+            mask = np.zeros(winner.shape, dtype=np.bool_)
+            mask[box] = inside
+            score = float(probabilities[channel][box][inside].mean(dtype=np.float64))
+            found.append(Instance(int(channel) - 1, min(score, 1.0), mask))
     return found
 
 

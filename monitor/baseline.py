@@ -6,20 +6,34 @@ hash of its content, so the same records built twice give the same id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
 
 from detectors.baseline import BaselineStatistic
-from embeddings.backbones import BACKBONES, BackboneSpec
 from embeddings.projection import Projection
 from monitor.classes import Classes
+from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BaselineError
-from monitor.extract import EmbeddingPlan
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRef:
+    """Which backbone, without loading any of it.
+
+    ``weights`` is None where they come with a package, since that lies elsewhere on each machine.
+    """
+
+    name: str
+    weights: str | None
+    weights_sha256: str
+    input_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +45,7 @@ class Baseline:
     slice: str
     classes: Classes
     plan: EmbeddingPlan
-    backbone: BackboneSpec | None
+    backbone: BackboneRef | None
     projection: Projection
     statistic: BaselineStatistic
 
@@ -45,7 +59,7 @@ class Baseline:
                 "slice": self.slice,
                 "classes": self.classes.to_dict(),
                 "plan": [self.plan.identity, self.plan.dimensions, self.plan.input_size],
-                "backbone": _spec_to_dict(self.backbone) if self.backbone else None,
+                "backbone": self.backbone.to_dict() if self.backbone else None,
                 "projection": self.projection.to_dict(),
                 "statistic": self.statistic.to_bytes(),
             }
@@ -64,7 +78,7 @@ class Baseline:
                 tree["slice"],
                 Classes.from_dict(tree["classes"]),
                 EmbeddingPlan(*tree["plan"]),
-                _spec_from_dict(tree["backbone"]) if tree["backbone"] else None,
+                BackboneRef(**tree["backbone"]) if tree["backbone"] else None,
                 Projection.from_dict(tree["projection"]),
                 BaselineStatistic.from_bytes(tree["statistic"]),
             )
@@ -84,23 +98,3 @@ class Baseline:
             "components": self.projection.components,
             "slice": self.slice or None,
         }
-
-
-def _spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
-    # Weights that come with a package lie elsewhere on each machine; only those that a person named keep their place.
-    own = bool(BACKBONES[spec.name.partition(":")[0]].TAKES_MODEL)
-    return {
-        "name": spec.name,
-        "weights": str(spec.weights) if own else None,
-        "weights_sha256": spec.weights_sha256,
-        "input_size": spec.input_size,
-    }
-
-
-def _spec_from_dict(tree: dict[str, Any]) -> BackboneSpec:
-    name = str(tree["name"])
-    builder = BACKBONES.get(name.partition(":")[0])
-    if builder is None:
-        raise ValueError(f"its backbone {name!r} is unknown to this release")
-    weights = Path(tree["weights"]) if tree["weights"] is not None else builder.weights_path("", None)
-    return BackboneSpec(name, weights, tree["weights_sha256"], tree["input_size"])

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 
-from embeddings.backbones import BackboneSpec
+from embeddings.backbones import BackboneSpec, backbone_spec
 from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
-from monitor.baseline import Baseline
+from monitor.baseline import BackboneRef, Baseline
 from monitor.classes import Classes
+from monitor.errors import BaselineError
 from monitor.extract import Extractor
 from monitor.settings import Settings
 from monitor.store.store import Store
@@ -44,19 +46,38 @@ class Embedders:
 
     def of(self, spec: BackboneSpec) -> Embedder:
         """The backbone of ``spec``, ready. Raises ValueError where its weights are not those that the spec names."""
-        embedder = (
-            Embedder(
+        embedder = self._made.get(spec.identity)
+        if embedder is None:
+            settings = self._settings
+            embedder = self._made[spec.identity] = Embedder(
                 spec,
-                device=self._settings.device,
-                dtype=self._settings.dtype,
-                batch_size=self._settings.batch_size,
-                threads=self._settings.threads,
+                device=settings.device,
+                dtype=settings.dtype,
+                batch_size=settings.batch_size,
+                threads=settings.threads,
             )
-            if spec.identity not in self._made
-            else self._made[spec.identity]
-        )
-        self._made[spec.identity] = embedder
         return embedder
+
+    def of_baseline(self, ref: BackboneRef) -> Embedder:
+        """The backbone that a baseline names. Its weights may also lie where ``embedding.weights`` says.
+
+        Raises BaselineError where they are not to be had here, or are others.
+        """
+        places = [path for path in (ref.weights, self._settings.weights) if path]
+        try:
+            if ref.weights is None:
+                spec = backbone_spec(ref.name, None, ref.input_size)
+            else:
+                found = next((Path(path) for path in places if Path(path).exists()), Path(ref.weights))
+                spec = backbone_spec(ref.name, found, ref.input_size)
+        except (ValueError, OSError) as error:
+            raise BaselineError(f"the baseline's backbone {ref.name}: {error}") from None
+        if spec.weights_sha256 != ref.weights_sha256:
+            raise BaselineError(
+                f"the baseline's backbone {ref.name}: {spec.weights} is another file than the one it was built with"
+                f" (SHA-256 {spec.weights_sha256[:12]}, expected {ref.weights_sha256[:12]})"
+            )
+        return self.of(spec)
 
     @property
     def fallbacks(self) -> int:
@@ -126,6 +147,6 @@ class BaselineBook:
             log.info("%s version %s has no active baseline: counted, not scored", model, version)
             return Route(None, "", classes, Extractor(None, None, self._pool, self._limits, self._uri_prefixes))
         baseline = self._load(baseline_id)
-        embedder = self._embedders.of(baseline.backbone) if baseline.backbone else None
+        embedder = self._embedders.of_baseline(baseline.backbone) if baseline.backbone else None
         extractor = Extractor(baseline.plan, embedder, self._pool, self._limits, self._uri_prefixes)
         return Route(baseline, baseline_id, baseline.classes, extractor)

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 from detectors.baseline import BaselineStatistic
 from detectors.layout import Layout
-from embeddings.backbones import BackboneSpec
+from embeddings.backbones import BACKBONES, BackboneSpec
 from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
 from embeddings.projection import Projection, ProjectionFit
-from monitor.baseline import Baseline
+from monitor.baseline import BackboneRef, Baseline
 from monitor.classes import Classes
+from monitor.embedding_plan import GIVEN, EmbeddingPlan
 from monitor.errors import BadRecord, BaselineError
-from monitor.extract import GIVEN, EmbeddingPlan, Extractor, Prepared, features_of
+from monitor.extract import Extractor, Prepared, features_of
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import RawRecord, Source
@@ -146,8 +147,15 @@ def build_baseline(
             except ValueError as error:
                 raise BaselineError(f"model {model!r} version {version!r}: {error}") from None
             statistic = _count(spool, projection, known, settings.drift.bins, Path(folder))
-    baseline = Baseline(model, version, slice_key, known, build.plan, build.spec, projection, statistic)
+    baseline = Baseline(model, version, slice_key, known, build.plan, _ref(build.spec), projection, statistic)
     return baseline, counts
+
+
+def _ref(spec: BackboneSpec | None) -> BackboneRef | None:
+    if spec is None:
+        return None
+    named = bool(BACKBONES[spec.name.partition(":")[0]].TAKES_MODEL)
+    return BackboneRef(spec.name, str(spec.weights.absolute()) if named else None, spec.weights_sha256, spec.input_size)
 
 
 class _FirstPass:

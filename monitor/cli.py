@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -16,6 +16,9 @@ from monitor.settings import Settings, load_settings
 from monitor.sources.protocol import RawRecord
 from monitor.version import __version__
 from monitor.windows import parse_length, parse_time
+
+if TYPE_CHECKING:
+    from monitor.store.store import Store
 
 SHOWN_BAD = 20
 
@@ -146,16 +149,16 @@ def baseline_build(
     as_json: bool,
 ) -> None:
     """Build a baseline from prediction records of the training or validation set."""
-    from monitor.app import make_baseline, open_store
     from monitor.baseline_build import describe
     from monitor.classes import read_classes
+    from monitor.offline import make_baseline
 
     files = [*records, *more]
     if not files:
         raise InputError("no file: name the prediction records with --records FILE...")
     settings = state.settings()
     classes = read_classes(classes_file) if classes_file else None
-    store = open_store(settings, write=True)
+    store = _open(settings, write=True)
     try:
         baseline_id, built, counts = make_baseline(
             settings,
@@ -198,14 +201,13 @@ def baseline_build(
 @click.pass_obj
 def baseline_list(state: State, model: str | None, as_json: bool) -> None:
     """All baselines, the active ones marked."""
-    from monitor.app import open_store
     from monitor.present import table
     from monitor.windows import to_text
 
-    store = open_store(state.settings(), write=False)
+    store = _open(state.settings(), write=False)
     try:
         active = {entry.meta.id for entry in store.active_baselines().values()}
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "id": meta.id,
                 "model": meta.model,
@@ -248,10 +250,9 @@ def baseline_list(state: State, model: str | None, as_json: bool) -> None:
 @click.pass_obj
 def baseline_show(state: State, baseline_id: str, as_json: bool) -> None:
     """One baseline, by its id or the beginning of it."""
-    from monitor.app import open_store
     from monitor.windows import to_text
 
-    store = open_store(state.settings(), write=False)
+    store = _open(state.settings(), write=False)
     try:
         meta = store.baseline(baseline_id).meta
         active = meta.id in {entry.meta.id for entry in store.active_baselines().values()}
@@ -278,9 +279,8 @@ def baseline_show(state: State, baseline_id: str, as_json: bool) -> None:
 @click.pass_obj
 def baseline_activate(state: State, baseline_id: str) -> None:
     """Score its model version against this baseline from now on."""
-    from monitor.app import open_store
 
-    store = open_store(state.settings(), write=True)
+    store = _open(state.settings(), write=True)
     try:
         meta = store.activate(baseline_id)
     finally:
@@ -306,7 +306,7 @@ def run(state: State, role: Any) -> None:
 @click.pass_obj
 def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, as_json: bool) -> None:
     """Files through the same pipeline: event time from the records, as fast as it goes."""
-    from monitor.app import replay as replay_files
+    from monitor.offline import replay as replay_files
 
     began = time.monotonic()
 
@@ -374,13 +374,12 @@ def publish(state: State, files: tuple[Path, ...], topic: str | None) -> None:
 @click.pass_obj
 def status(state: State, as_json: bool) -> None:
     """Per model: records, lag, last windows with their scores and thresholds."""
-    from monitor.app import open_store, wall_us
     from monitor.present import status_text
     from monitor.status import status as read_status
 
-    store = open_store(state.settings(), write=False)
+    store = _open(state.settings(), write=False)
     try:
-        shown = read_status(store, wall_us())
+        shown = read_status(store, time.time_ns() // 1000)
     finally:
         store.close()
     if as_json:
@@ -415,7 +414,6 @@ def drift(
     as_json: bool,
 ) -> None:
     """Windows with their drift scores against the baseline."""
-    from monitor.app import open_store
     from monitor.drift import drift_windows
     from monitor.present import drift_table
 
@@ -424,7 +422,7 @@ def drift(
     pane_us = settings.windows.pane_seconds * 1_000_000
     if length_us is not None and length_us % pane_us:
         raise InputError(f"--window {window} is no multiple of the pane ({settings.windows.pane_seconds} s)")
-    store = open_store(settings, write=False)
+    store = _open(settings, write=False)
     try:
         windows = drift_windows(
             store,
@@ -469,6 +467,13 @@ def backbone_export(source: str, weights: Path | None, layer: str, input_size: i
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from None
     click.echo(f"{out}: set embedding.backbone to exported:{out}")
+
+
+def _open(settings: Settings, *, write: bool) -> Store:
+    # Imported here: --help needs no database driver.
+    from monitor.store.store import Store
+
+    return Store.open(settings, write=write)
 
 
 def _print_json(value: Any) -> None:

@@ -36,8 +36,8 @@ ENCODINGS: dict[str, Encoding] = {
 
 _ENCODING_OF_HEADER = {media_type.encode(): encoding for media_type, encoding in ENCODINGS.items()}
 
-MSGPACK_MAPS = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
-"""First bytes of a MessagePack map; none of them starts a JSON text."""
+MSGPACK_CONTAINERS = frozenset([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""First bytes of a map or list in MessagePack; none of them starts a JSON text."""
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -81,8 +81,8 @@ def payload_of(value: bytes, headers: Iterable[tuple[str, bytes]]) -> Payload:
 
 
 def sniff(value: bytes | memoryview) -> Encoding:
-    """Tell MessagePack from JSON by the first byte: a record is a map, and a JSON text never starts like one."""
-    return "msgpack" if len(value) and value[0] in MSGPACK_MAPS else "json"
+    """Tell MessagePack from JSON by the first byte."""
+    return "msgpack" if len(value) and value[0] in MSGPACK_CONTAINERS else "json"
 
 
 def _media_type(content: str) -> str:

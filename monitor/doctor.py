@@ -9,10 +9,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from monitor.app import open_store, spec_of
 from monitor.baseline_book import Embedders
 from monitor.errors import SegwatchError
+from monitor.offline import spec_of
 from monitor.settings import Settings
+from monitor.store.store import Store
 from monitor.topics import check_kafka
 
 
@@ -50,7 +51,7 @@ def _kafka(settings: Settings) -> Iterator[Check]:
 
 def _store(settings: Settings) -> Iterator[Check]:
     try:
-        store = open_store(settings, write=False)
+        store = Store.open(settings, write=False)
     except SegwatchError as error:
         yield Check("database", False, str(error))
         return

@@ -18,11 +18,9 @@ from detectors.features import Features
 from embeddings.embedder import Embedder
 from embeddings.images import ImageError, ImageLimits, prepare
 from monitor.classes import Classes
+from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BadRecord
 from monitor.records import Prediction, decode_semantic, fetch_image, semantic_summary
-
-GIVEN = "given"
-"""Identity prefix of embeddings that records bring along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +34,6 @@ class Prepared:
     index_shares: dict[int, float] | None
     """Share of the semantic map's pixels by value; None without a map."""
     semantic_confidence: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingPlan:
-    """How a baseline wants its records embedded."""
-
-    identity: str
-    """Of the backbone (name, weights' hash, input size), or ``given:D`` for embeddings that records bring."""
-    dimensions: int
-    input_size: int
-
-    @property
-    def given(self) -> bool:
-        return self.identity.startswith(GIVEN)
 
 
 class Extractor:

@@ -31,7 +31,8 @@ from monitor.extract import Prepared
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import Gap, Partition, Polled, RawRecord, Source
-from monitor.store.store import Store, Transaction
+from monitor.store.store import Store
+from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, OutboxMessage
 from monitor.tallies import DEAD_LETTER, DROPPED, TallyKey
 from monitor.telemetry import span

@@ -44,10 +44,14 @@ class LiveSettings:
         """The last good settings."""
         return self._current
 
-    def reload(self) -> Reloaded:
-        """Read the settings again. Raises SettingsError, with nothing changed, where they are bad."""
+    def reload(self, check: Callable[[Settings], None] = lambda _: None) -> Reloaded:
+        """Read the settings again. Raises SettingsError, with nothing changed, where they are bad.
+
+        ``check`` refuses settings that are sound in themselves, but not for this process, by raising SettingsError.
+        """
         with self._lock:
             new = self._load()
+            check(new)
             changed = differing(self._current, new)
             self._current = new
             for apply in self._appliers:

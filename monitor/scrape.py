@@ -2,13 +2,16 @@
 
 CPython runs one thread at a time, and by default hands over every 5 ms. An ingest loop that waits for the network many
 times a second must take the interpreter's lock back as often, so a scrape that computes for 70 ms could hold up each of
-its steps by 5 ms. Three things keep that short: the page is kept for ``web.refresh_seconds``, however many scrape it;
-building it sleeps after each piece of some 0.1 ms; and while it is built, the lock is handed over every
-``SWITCH_INTERVAL_S``, which covers the database driver's part too. bench/bench_scrape.py measures it.
+its steps by 5 ms. Four things keep that short: the page is kept for ``web.refresh_seconds``, however many scrape it;
+building it sleeps after each piece of some 0.1 ms; while it is built, the lock is handed over every
+``SWITCH_INTERVAL_S``, which covers the database driver's part too; and the garbage collector waits until it is built,
+since ten thousand rows and names would set off a full collection, which walks through all objects of the process
+(torch's too: 50 to 100 ms) without letting go. bench/bench_scrape.py measures it.
 """
 
 from __future__ import annotations
 
+import gc
 import gzip
 import sys
 import threading
@@ -57,7 +60,7 @@ class MetricsPage:
             if self._page is None or self._monotonic() - self._built_at >= self._refresh_s():
                 self._page = None
                 built_at = self._monotonic()
-                with _short_turns():
+                with _undisturbing():
                     self._page = self._writer.render(families(self._read(), self._max_series(), _pause))
                 self._built_at = built_at
                 self._compressed.clear()
@@ -74,10 +77,13 @@ def _pause() -> None:
 
 
 @contextmanager
-def _short_turns() -> Iterator[None]:
-    usual = sys.getswitchinterval()
+def _undisturbing() -> Iterator[None]:
+    usual, collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(min(usual, SWITCH_INTERVAL_S))
+    gc.disable()
     try:
         yield
     finally:
+        if collecting:
+            gc.enable()
         sys.setswitchinterval(usual)

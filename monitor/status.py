@@ -12,7 +12,7 @@ from monitor.windows import to_text
 
 def status(store: Store, now_us: int) -> dict[str, Any]:
     """Models with their records, lag, last windows and open actions, ready for JSON. Documented in docs/commands.md."""
-    partitions = [
+    partitions: list[dict[str, Any]] = [
         {
             "topic": progress.partition.topic,
             "partition": progress.partition.number,
@@ -51,6 +51,6 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
         "models": models,
         "unattributed": outcomes.get(("", ""), {}),
         "partitions": partitions,
-        "lag_records": sum(int(partition["lag_records"]) for partition in partitions),
+        "lag_records": sum(partition["lag_records"] for partition in partitions),
         "outbox_pending": store.outbox_pending(),
     }

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from monitor.errors import StoreError
 from monitor.live_settings import LiveSettings, Reloaded
 from monitor.scrape import Format, MetricsPage
 from monitor.snapshot import snapshot
 from monitor.status import status
 from monitor.store.store import Store
-from monitor.web import Readiness
+from monitor.web import Readiness, check_access
 from monitor.windows import SECOND_US, parse_time, to_text
 
 
@@ -30,6 +32,7 @@ class StoreState:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._host = settings.current.web.host
         self._roles = roles
         self._wall_us = wall_us
         first_length_us = settings.current.windows.lengths_seconds[0] * SECOND_US
@@ -52,7 +55,8 @@ class StoreState:
         return [store, *roles]
 
     def reload(self) -> Reloaded:
-        return self._settings.reload()
+        # The address stays until a restart, so a token that goes must be one that this address can do without.
+        return self._settings.reload(lambda new: check_access(msgspec.structs.replace(new.web, host=self._host)))
 
     def metrics(self, fmt: Format, compressed: bool) -> bytes:
         return self._page.get(fmt, compressed=compressed)

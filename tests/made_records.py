@@ -46,9 +46,7 @@ def prediction(
     return {**record, **changes}
 
 
-def predictions(
-    count: int, start_us: int, hours: float, *, first: int = 0, **more: Any
-) -> Iterator[dict[str, Any]]:
+def predictions(count: int, start_us: int, hours: float, *, first: int = 0, **more: Any) -> Iterator[dict[str, Any]]:
     """``count`` records, evenly spaced over ``hours``."""
     step_us = int(hours * 3600 * SECOND_US) // count
     for i in range(count):

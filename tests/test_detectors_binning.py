@@ -103,7 +103,7 @@ def test_a_memory_mapped_array_gives_the_same_edges(tmp_path: Path, monkeypatch:
 def test_bins_refuse_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="at least one record"):
         Binning.fit(np.empty((0, 3)))
-    with pytest.raises(ValueError, match="2..255, got 256"):
+    with pytest.raises(ValueError, match="got 256"):
         Binning.fit(np.zeros((5, 1)), 256)
     with pytest.raises(ValueError, match="baseline has 1 dimensions"):
         Binning.fit(np.zeros((5, 1))).codes(np.zeros((5, 2)))

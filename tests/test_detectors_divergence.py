@@ -82,7 +82,7 @@ def test_bias_removal_centres_samples_of_one_distribution() -> None:
     q = rng.multinomial(10_000, np.full(16, 1 / 16), size=4000)
     plugin = jensen_shannon(p, q, remove_bias=False)
     bias = 15 / 8 * (1 / 200 + 1 / 10_000) / np.log(2)
-    assert plugin.mean() == pytest.approx(bias, rel=0.03)
+    assert plugin.mean() == pytest.approx(bias, rel=0.05)
 
 
 def test_empty_histograms_have_no_divergence_to_show() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -123,7 +125,7 @@ def test_a_version_without_a_baseline_is_counted_and_has_no_drift_series(totals:
 def test_every_replica_that_reads_the_same_totals_serves_the_same_page(totals: Totals) -> None:
     shuffled = replace(
         totals,
-        tallies=dict(reversed(totals.tallies.items())),
+        tallies=dict(reversed(list(totals.tallies.items()))),
         drift=list(reversed(totals.drift)),
         baselines=list(reversed(totals.baselines)),
     )
@@ -316,13 +318,27 @@ class TestThePageInASingleProcess:
 
     def test_scrapes_at_the_same_time_share_one_reading(self) -> None:
         reads = []
-        page = MetricsPage(lambda: reads.append(1) or Totals(NOW_US), lambda: 1000, lambda: 60.0)
+
+        def read() -> Totals:
+            reads.append(1)
+            return Totals(NOW_US)
+
+        page = MetricsPage(read, lambda: 1000, lambda: 60.0)
         threads = [threading.Thread(target=page.get, args=("openmetrics",)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert len(reads) == 1
+
+    def test_the_process_is_left_as_it_was(self) -> None:
+        def broken() -> Totals:
+            raise OSError("no route")
+
+        before = sys.getswitchinterval(), gc.isenabled()
+        with pytest.raises(OSError, match="no route"):
+            MetricsPage(broken, lambda: 1000, lambda: 0.0).get("classic")
+        assert (sys.getswitchinterval(), gc.isenabled()) == before
 
     def test_a_change_between_two_pages_shows(self) -> None:
         readings = iter([0.1, 0.2])

@@ -34,7 +34,7 @@ def project(checkout: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def constraints(checkout: Path) -> dict[str, Requirement]:
     lines = [line for line in (checkout / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    found = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    found: dict[str, Requirement] = {canonicalize_name(Requirement(one).name): Requirement(one) for one in lines}
     assert len(found) == len(lines), "a package is there twice"
     return found
 

@@ -87,7 +87,8 @@ def test_spans_continue_the_trace_of_the_record() -> None:
     with setup_tracing(LogSettings(), exporter), consume_span(record(TRACEPARENT), "segwatch"):
         pass
     (finished,) = exporter.get_finished_spans()
-    assert f"{finished.get_span_context().trace_id:032x}" == TRACE
+    assert finished.context is not None
+    assert f"{finished.context.trace_id:032x}" == TRACE
     assert finished.parent is not None
     assert f"{finished.parent.span_id:016x}" == PARENT
     assert dict(finished.attributes or {}) == {
@@ -108,7 +109,8 @@ def test_spans_of_batches_nest_and_carry_their_size() -> None:
         pass
     inner, outer = exporter.get_finished_spans()
     assert inner.parent is not None
-    assert inner.parent.span_id == outer.get_span_context().span_id
+    assert outer.context is not None
+    assert inner.parent.span_id == outer.context.span_id
     assert dict(outer.attributes or {}) == {"messaging.batch.message_count": 256}
     assert dict(inner.attributes or {}) == {"segwatch.model": "street"}
 

@@ -186,6 +186,20 @@ class TestReload:
         assert "web.colour" in answer.json()["error"]
         assert "segwatch_exported_series_limit 20000" in fresh.client.get("/metrics").text
 
+    def test_the_token_changes_at_once_and_cannot_be_taken_from_an_open_address(self, tmp_path: Path) -> None:
+        for service in start(tmp_path, f"web: {{token: {TOKEN}, host: 0.0.0.0}}\n", host="0.0.0.0"):
+            client = httpx.Client(base_url=f"http://127.0.0.1:{service.server.port}", trust_env=False)
+            with client:
+                old = {"authorization": f"Bearer {TOKEN}"}
+                service.settings_file.write_text(f"data_dir: {tmp_path}\nweb: {{host: 127.0.0.1}}\n")
+                refused = client.post("/-/reload", headers=old)
+                assert refused.status_code == 400
+                assert "web.token" in refused.json()["error"]
+                service.settings_file.write_text(f"data_dir: {tmp_path}\nweb: {{token: new, host: 0.0.0.0}}\n")
+                assert client.post("/-/reload", headers=old).json()["changed"] == ["web.token"]
+                assert client.get("/api/v1/status", headers=old).status_code == 401
+                assert client.get("/api/v1/status", headers={"authorization": "Bearer new"}).status_code == 200
+
     def test_a_get_does_not_reload(self, fresh: Service) -> None:
         assert fresh.client.get("/-/reload").status_code == 405
 

@@ -15,14 +15,16 @@ import msgspec
 import yaml
 
 from embeddings.segmenter import load_segmenter
-from monitor.app import make_baseline, open_store, replay, serve_pages
+from monitor.app import serve_pages
 from monitor.baseline_book import Embedders
 from monitor.demo.corruptions import CORRUPTIONS
 from monitor.demo.traffic import TrafficPlan, traffic, write_jsonl
 from monitor.drift import ScoredWindow
 from monitor.errors import InputError
+from monitor.offline import make_baseline, replay
 from monitor.present import number
 from monitor.settings import Settings
+from monitor.store.store import Store
 from monitor.windows import SECOND_US, to_text, to_us
 
 MARKER = "demo.json"
@@ -53,7 +55,7 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
             say(_line(scored, shift_at))
 
     segment = load_segmenter().predict
-    store = open_store(settings, write=True)
+    store = Store.open(settings, write=True)
     try:
         embedders = Embedders(settings)
         plan = _plan(START - timedelta(days=1), BASELINE_HOURS, seed=1)

@@ -116,7 +116,7 @@ def fetch_image(
 ) -> bytes:
     """The bytes that an allowed URI names.
 
-    ``timeout_s`` bounds the whole transfer, not only each wait. Raises BadRecord: ``uri_refused``, ``image_too_large``
+    ``timeout_s`` bounds each wait, and the transfer of the body as a whole. Raises BadRecord: ``uri_refused``, ``image_too_large``
     above ``max_bytes``, ``image_unavailable`` where reading fails.
     """
     location, allowed = check_uri(uri, prefixes)
@@ -147,9 +147,10 @@ def _read_file(location: Location, allowed: Location, max_bytes: int, deadline: 
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _unavailable(location.url, error) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refused(location.url, "it is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _refused(location.url, "it is no regular file")
         try:
             return _read_capped(file, location.url, max_bytes, deadline)
         except OSError as error:
@@ -188,7 +189,9 @@ def _read_https(
 
 def _read_capped(stream: Any, url: str, max_bytes: int, deadline: float) -> bytes:
     parts, total = [], 0
-    while part := stream.read(READ_BYTES):
+    # read() waits until it has all that was asked for, however slowly that drips in; read1() hands over what has come.
+    read = getattr(stream, "read1", stream.read)
+    while part := read(READ_BYTES):
         parts.append(part)
         total += len(part)
         if total > max_bytes:

@@ -6,6 +6,7 @@ DatabaseError(StoreError)     ``retriable`` says whether the same transaction ma
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -168,19 +169,46 @@ def _postgres_engine(url: URL, write: bool) -> Engine:
         cursor.execute(statement, (), stream=stream)
         return True
 
-    def connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> pg8000.Connection:
-        if "unix_sock" in options:
-            return pg8000.Connection(**options)
-        own = _socket(options.get("host", "localhost"), options.get("port", 5432))
-        try:
-            return pg8000.Connection(**options, sock=own)
-        except BaseException:
-            own.close()
-            raise
+    def connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        return _Connection(**options)
 
     event.listen(engine, "do_execute", execute)
     event.listen(engine, "do_connect", connect)
     return engine
+
+
+class _Connection(pg8000.Connection):  # type: ignore[misc]  # pg8000 has no types
+    """pg8000's connection over a socket of our own, which also closes when the server has gone."""
+
+    def __init__(self, host: str = "localhost", port: int = 5432, **options: Any) -> None:
+        # Without any password pg8000 fails with an AttributeError where the server asks for one.
+        options.setdefault("password", "")
+        self._own: socket.socket | None = None
+        if "unix_sock" not in options:
+            try:
+                self._own = _socket(host, port)
+            except OSError as error:
+                raise pg8000.InterfaceError(f"{host}:{port}: {error.strerror or error}") from error
+            options |= {"host": host, "port": port, "sock": self._own}
+        try:
+            super().__init__(**options)
+        except BaseException:
+            self._close_socket()
+            raise
+
+    def close(self) -> None:
+        """End the session; where the server has gone there is nobody to say goodbye to."""
+        try:
+            super().close()
+        except pg8000.InterfaceError:
+            pass
+        finally:
+            self._close_socket()
+
+    def _close_socket(self) -> None:
+        # pg8000 leaves the descriptor to the garbage collector when it could not say goodbye.
+        if self._own is not None and (descriptor := self._own.detach()) >= 0:
+            os.close(descriptor)
 
 
 def _socket(host: str, port: int) -> socket.socket:
@@ -216,6 +244,9 @@ def _ssl_context(mode: str, root: str | None) -> ssl.SSLContext | bool | None:
 def _translate(context: ExceptionContext) -> BaseException | None:
     """Turn whatever the driver raises into DatabaseError, and tell SQLAlchemy which connections are dead."""
     error = context.original_exception
+    if context.is_pre_ping:  # the pool only asks whether the connection lives, and makes another if not
+        context.is_disconnect = True
+        return None
     details = error.args[0] if error.args and isinstance(error.args[0], Mapping) else None
     if details is not None:  # PostgreSQL's answer; its detail field may hold values of rows and is left out
         state = str(details.get("C", ""))

@@ -42,6 +42,7 @@ class Leader:
     ) -> None:
         self._database = database
         self._connection = connection
+        self._session = None if connection is None else connection.connection.dbapi_connection
         self._clock = clock
         self._on_release = on_release
         self._leads = True
@@ -108,6 +109,8 @@ class Leader:
             self._leads = False
             if self._connection is not None:
                 self._connection.close()
+            if self._session is not None:
+                self._session.close()  # SQLAlchemy forgets, rather than closes, a detached connection that broke
             self._on_release()
 
     def __enter__(self) -> Self:

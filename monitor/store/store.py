@@ -88,6 +88,11 @@ class Store:
             raise
         return cls(database, lock, clock)
 
+    @property
+    def description(self) -> str:
+        """Which database, without its password."""
+        return self._database.name
+
     def close(self) -> None:
         """Close all connections, and let other processes lead and write."""
         if self._leader is not None:

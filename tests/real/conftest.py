@@ -7,10 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.real.kafka_server import KafkaServer
+from tests.real.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaServer]:
     """The broker that tests share: give each test its own topics (``fresh_topic``) and group. Never kill this one."""
     with KafkaServer.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The server that tests share: take a ``fresh_database`` each. Never kill this one."""
+    with Postgres.start() as server:
         yield server

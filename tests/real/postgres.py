@@ -178,7 +178,7 @@ class _Package:
     def stop(self) -> None:
         if self.process is not None:
             if self.process.poll() is None:
-                self.process.send_signal(signal.SIGINT)  # SIGTERM alone waits until all clients have gone
+                self.process.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
             stop(self.process)
 
 

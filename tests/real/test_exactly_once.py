@@ -16,7 +16,7 @@ import pytest
 from kafka import KafkaProducer
 
 from detectors.statistic import PaneStatistic
-from monitor.app import make_baseline, open_store, replay
+from monitor.offline import make_baseline, replay
 from monitor.settings import KafkaSettings, Settings, StoreSettings
 from monitor.store.store import Store
 from monitor.store.values import PaneKey
@@ -116,13 +116,13 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
         kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap, predictions_topic=topic),
     )
     for settings in (alone, service):
-        with open_store(settings, write=True) as store:
+        with Store.open(settings, write=True) as store:
             make_baseline(settings, store, [base], model="street", version="1", activate=True)
     values = stream(now_us)
     file = tmp_path / "all.jsonl"
     file.write_bytes(b"\n".join(values) + b"\n")
     replay(alone, [file])
-    with open_store(alone, write=False) as store:
+    with Store.open(alone, write=False) as store:
         expected_panes, expected_tallies = stored_state(store)
 
     logs = [tmp_path / f"worker-{i}.log" for i in range(WORKERS)]
@@ -132,7 +132,7 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
     rng = random.Random(11)
     try:
         kills, until = 0, time.monotonic() + 240
-        with open_store(service, write=False) as store:
+        with Store.open(service, write=False) as store:
             while time.monotonic() < until:
                 time.sleep(rng.uniform(2.0, 4.0))
                 for process, log in zip(workers, logs, strict=True):
@@ -151,7 +151,7 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
         for process in workers:
             stop(process)
         assert kills == KILLS
-        with open_store(service, write=False) as store:
+        with Store.open(service, write=False) as store:
             progress = store.partition_progress()
             assert sum(one.next_offset for one in progress) == len(values), "\n".join(map(tail, logs))
             panes, tallies = stored_state(store)
