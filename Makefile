@@ -67,7 +67,7 @@ check: lint
 	$(BIN)/python -m pytest -m "not slow" --ignore=tests/real $(PYTEST_FLAGS)
 
 bench: install
-	@set -e; for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
 
 clean:
 	rm -rf .segwatch bench-results build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

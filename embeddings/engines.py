@@ -67,9 +67,7 @@ class CpuEngine:
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) RGB to (N, D), N >= 1."""
         starts = range(0, len(images), self._batch_size)
-        return np.concatenate(
-            list(self._pool.map(lambda at: self._batch(images[at : at + self._batch_size]), starts))
-        )
+        return np.concatenate(list(self._pool.map(lambda at: self._batch(images[at : at + self._batch_size]), starts)))
 
     def close(self) -> None:
         """End the threads."""
@@ -137,10 +135,6 @@ def _normalisation(backbone: Backbone, input_size: int) -> tuple[Tensor, Tensor]
 
 
 def _prepare_network(backbone: Backbone, example: Tensor, dtype: torch.dtype) -> nn.Module:
-    if isinstance(backbone.network, torch.jit.ScriptModule):
-        if dtype != torch.float32:
-            raise BackboneError("a TorchScript backbone runs in float32 on the CPU: export it as a .pt2 program")
-        return backbone.network  # torch.export cannot capture it; it runs as it is
     network = backbone.network.to(memory_format=torch.channels_last)
     try:
         fused = fuse(network, example, dtype, backbone.float32_convolutions)

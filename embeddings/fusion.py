@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 
@@ -48,6 +49,10 @@ _ACTIVATIONS: dict[Any, Callable[[Node], Activation | None]] = {
 }
 _IN_PLACE = frozenset({aten.add_.Tensor, operator.iadd})
 _ADDITIONS = _IN_PLACE | {aten.add.Tensor, operator.add}
+
+
+_CONVOLUTIONS = frozenset({aten.conv2d.default, aten.convolution.default, aten._convolution.default})
+_Constants = dict[Node, Tensor | None]
 
 
 @dataclass
@@ -115,9 +120,12 @@ def fuse(network: nn.Module, example: Tensor, dtype: torch.dtype, float32_convol
     threads at once. Raises what ``torch.export.export`` raises for a network that it cannot capture.
     """
     with torch.no_grad():
+        if isinstance(network, torch.jit.ScriptModule):
+            # torch.export does not take it, but what it does to this one input can be written down as it runs.
+            network = make_fx(network, pre_dispatch=True)(example)
         captured = torch.export.export(network, (example,)).module(check_guards=False)
-    constants = {name: t.detach() for name, t in (*captured.named_parameters(), *captured.named_buffers())}
     graph = captured.graph
+    constants = {node: _attribute(captured, node) for node in graph.nodes if node.op == "get_attr"}
     for index, chain in enumerate(_chains(graph.nodes, constants)):
         own = torch.float32 if index < float32_convolutions else dtype
         fused = _fused(chain, constants, own)
@@ -171,14 +179,14 @@ def diffuse_to_bfloat16(weight: Tensor) -> Tensor:
     return restored.reshape(weight.shape).to(torch.bfloat16)
 
 
-def _chains(nodes: Iterable[Node], constants: dict[str, Tensor]) -> list[_Chain]:
+def _chains(nodes: Iterable[Node], constants: _Constants) -> list[_Chain]:
     position = {node: index for index, node in enumerate(nodes)}
     chains: list[_Chain] = []
     ended_by: set[Node] = set()
     for node in position:
-        if node.op != "call_function" or node.target != aten.conv2d.default:
+        if node.op != "call_function" or node.target not in _CONVOLUTIONS or _geometry(node) is None:
             continue
-        if not all(_constant(arg, constants) for arg in node.args[1:3] if isinstance(arg, Node)):
+        if not all(_constant(arg, constants) for arg in node.args[1:3] if arg is not None):
             continue
         chain = _Chain(node, last=node)
         end = node
@@ -204,17 +212,17 @@ def _chains(nodes: Iterable[Node], constants: dict[str, Tensor]) -> list[_Chain]
     return chains
 
 
-def _fused(chain: _Chain, constants: dict[str, Tensor], dtype: torch.dtype) -> FusedConvolution:
-    def argument(index: int, default: Any) -> Any:
-        return chain.convolution.args[index] if len(chain.convolution.args) > index else default
-
+def _fused(chain: _Chain, constants: _Constants, dtype: torch.dtype) -> FusedConvolution:
     def constant(node: object) -> Tensor | None:
-        return constants[str(node.target)].double() if isinstance(node, Node) else None
+        tensor = constants[node] if isinstance(node, Node) else None
+        return None if tensor is None else tensor.double()
 
-    weight = constant(argument(1, None))
-    if weight is None:
-        raise AssertionError("chains only start at convolutions with constant weights")
-    bias = constant(argument(2, None))
+    source, weight_node, *more = chain.convolution.args
+    weight = constant(weight_node)
+    geometry = _geometry(chain.convolution)
+    if weight is None or geometry is None:
+        raise AssertionError("chains only start at plain convolutions with constant weights")
+    bias = constant(more[0]) if more else None
     bias = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias
     if chain.normalisation is not None:
         gamma, beta, mean, variance = (constant(a) for a in chain.normalisation.args[1:5])
@@ -224,10 +232,6 @@ def _fused(chain: _Chain, constants: dict[str, Tensor], dtype: torch.dtype) -> F
         factor = (1.0 if gamma is None else gamma) / (variance + epsilon).sqrt()
         weight = weight * factor.reshape(-1, 1, 1, 1)
         bias = (bias - mean) * factor + (0.0 if beta is None else beta)
-    geometry = (
-        list(argument(4, [0, 0])), list(argument(3, [1, 1])), list(argument(5, [1, 1])), int(argument(6, 1)),
-    )  # fmt: skip
-    source = chain.convolution.args[0]
     shape = _shape(source) if isinstance(source, Node) else ()
     return FusedConvolution(weight.float(), bias.float(), geometry, chain.activation, shape, dtype)
 
@@ -242,11 +246,35 @@ def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _constant(node: object, constants: dict[str, Tensor]) -> bool:
-    return isinstance(node, Node) and node.op == "get_attr" and str(node.target) in constants
+def _attribute(module: nn.Module, node: Node) -> Tensor | None:
+    found: object = module
+    for name in str(node.target).split("."):
+        found = getattr(found, name)
+    return found.detach() if isinstance(found, Tensor) else None
 
 
-def _is_normalisation(node: Node, source: Node, constants: dict[str, Tensor]) -> bool:
+def _constant(node: object, constants: _Constants) -> bool:
+    return isinstance(node, Node) and constants.get(node) is not None
+
+
+def _geometry(convolution: Node) -> tuple[list[int], list[int], list[int], int] | None:
+    """(padding, stride, dilation, groups) of a two-dimensional convolution; None for a transposed or other one."""
+    defaults: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1])
+    arguments: list[Any] = list(convolution.args[2:])
+    _, stride, padding, dilation = arguments[:4] + list(defaults[len(arguments[:4]) :])
+    if convolution.target == aten.conv2d.default:
+        groups = arguments[4] if len(arguments) > 4 else 1
+    elif arguments[4]:  # transposed
+        return None
+    else:
+        groups = arguments[6]
+    if not all(isinstance(v, (list, tuple)) and len(v) in (1, 2) for v in (stride, padding, dilation)):
+        return None
+    wide = [list(v) * 2 if len(v) == 1 else list(v) for v in (padding, stride, dilation)]
+    return wide[0], wide[1], wide[2], int(groups)
+
+
+def _is_normalisation(node: Node, source: Node, constants: _Constants) -> bool:
     if node.target != aten.batch_norm.default or node.args[0] is not source:
         return False
     is_training = node.args[5]

@@ -34,7 +34,7 @@ def load_program(path: Path) -> ExportedProgram:
         program = torch.export.load(io.BytesIO(data))
     except BackboneError:
         raise
-    except Exception as error:  # whatever a damaged archive leads to: the reader has no errors of its own
+    except Exception as error:  # whatever a damaged archive leads to; the reader has no error of its own
         raise BackboneError(f"{path}: not a readable torch.export archive: {_first_line(error)}") from None
     return program
 
@@ -45,7 +45,7 @@ def load_torchscript(path: Path) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch recommends torch.export; files made before that are still read
         try:
-            network: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")
+            network: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise BackboneError(f"{path}: not a readable TorchScript file: {_first_line(error)}") from None
     return network.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -18,7 +19,8 @@ from monitor.sinks.files import FileSink
 from monitor.sinks.kafka import KafkaSink
 from monitor.sinks.protocol import Sink
 from monitor.store.store import Store
-from monitor.telemetry import setup_logging
+from monitor.telemetry import setup_logging, setup_tracing
+from monitor.web_access import check_access
 from monitor.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -47,28 +49,39 @@ def run(settings: Settings, role: Role, load: Callable[[], Settings] | None = No
                 "kafka.bootstrap_servers is not set: there is nothing to ingest (files: segwatch replay)"
             )
         log.warning("kafka.bootstrap_servers is not set: nothing is ingested (files: segwatch replay)")
+    if role in ("web", "all"):
+        check_access(settings.web)
     workers = Workers()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: workers.stop.set())
     store = Store.open(settings, write=role != "web")
+    # What start-up made lives as long as the process: looking through it again and again stops all threads for nothing.
+    gc.collect()
+    gc.freeze()
     try:
-        if role in ("ingest", "all") and settings.kafka.bootstrap_servers:
-            workers.start("ingest", lambda: _ingest_kafka(store, settings, workers.stop))
-        evaluator = Evaluator(store, settings) if role in ("evaluate", "all") else None
-        if evaluator is not None:
-            workers.start("evaluate", lambda: evaluator.run(workers.stop))
-        if role != "web":
-            workers.start("relay", lambda: relay(store, lambda: make_sink(settings), workers.stop))
-        if role in ("web", "all"):
-            live = LiveSettings(settings, load or (lambda: settings), [lambda new: setup_logging(new.log)])
-            workers.start("web", lambda: _serve(store, live, workers.stop, workers.running))
-        log.info("running", extra={"role": role})
-        while not workers.stop.wait(0.5):
-            pass
-        workers.join()
+        with setup_tracing(settings.log):
+            _run_roles(store, settings, role, workers, load)
         log.info("stopped cleanly", extra={"role": role})
     finally:
         store.close()
+
+
+def _run_roles(
+    store: Store, settings: Settings, role: Role, workers: Workers, load: Callable[[], Settings] | None
+) -> None:
+    if role in ("ingest", "all") and settings.kafka.bootstrap_servers:
+        workers.start("ingest", lambda: _ingest_kafka(store, settings, workers.stop))
+    if role in ("evaluate", "all"):
+        workers.start("evaluate", lambda: Evaluator(store, settings).run(workers.stop))
+    if role != "web":
+        workers.start("relay", lambda: relay(store, lambda: make_sink(settings), workers.stop))
+    if role in ("web", "all"):
+        live = LiveSettings(settings, load or (lambda: settings), [lambda new: setup_logging(new.log)])
+        workers.start("web", lambda: _serve(store, live, workers.stop, workers.running))
+    log.info("running", extra={"role": role})
+    while not workers.stop.wait(0.5):
+        pass
+    workers.join()
 
 
 def _ingest_kafka(store: Store, settings: Settings, stop: threading.Event) -> None:
@@ -96,11 +109,10 @@ def _serve(
     # Imported here, so that a worker without pages does not load the web framework.
     from dashboards.pages import pages
     from monitor.http_server import serve
-    from monitor.web import check_access, create_app
+    from monitor.web import create_app
     from monitor.web_state import StoreState
 
     web = settings.current.web
-    check_access(web)
     state = StoreState(store, settings, roles)
     server = serve(create_app(state, web.host, [pages(state)]), web.host, web.port)
     log.info("serving", extra={"address": server.address})

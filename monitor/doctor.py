@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from monitor.offline import spec_of
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.topics import check_kafka
+from monitor.web_access import check_access
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,11 @@ def _device(settings: Settings) -> Check:
 
 def _web(settings: Settings) -> Check:
     web = settings.web
-    if is_loopback(web.host) or web.token:
-        return Check("web", True, f"{web.host}:{web.port}, {'with' if web.token else 'without'} sign-in")
-    return Check("web", False, f"web.host {web.host} is not loopback: set web.token (SEGWATCH_WEB_TOKEN)")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        check_access(web)
+    except SegwatchError as error:
+        return Check("web", False, str(error))
+    return Check("web", True, f"{web.host}:{web.port}, {'with' if web.token else 'without'} sign-in")
 
 
 def _prometheus(settings: Settings) -> Check:

@@ -35,7 +35,7 @@ from monitor.store.store import Store
 from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, OutboxMessage
 from monitor.tallies import DEAD_LETTER, DROPPED, TallyKey
-from monitor.telemetry import span
+from monitor.telemetry import consume_span, span
 from monitor.windows import SECOND_US, is_late
 
 log = logging.getLogger(__name__)
@@ -246,11 +246,12 @@ class Ingest:
             if event_us > self._max_event_us.get(partition, -1):
                 self._max_event_us[partition] = event_us
             item.late = is_late(event_us, raw.timestamp_us, lateness_us)
-            item.route = self._route(value)
-            if item.route is None:
-                item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
-            elif value.status == "ok" and not item.late:
-                item.pending = item.route.extractor.submit(value)
+            with consume_span(raw, self._settings.kafka.group_id):
+                item.route = self._route(value)
+                if item.route is None:
+                    item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
+                elif value.status == "ok" and not item.late:
+                    item.pending = item.route.extractor.submit(value)
         chunk.advances = self._advances(source, reached)
         return chunk
 

@@ -11,7 +11,6 @@ refuses to start without ``web.token``, which every path but the health ones the
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +19,12 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.errors import InputError, SegwatchError, SettingsError, StoreError
+from monitor.errors import InputError, SegwatchError, StoreError
 from monitor.exposition import CLASSIC_TYPE, OPENMETRICS_TYPE, accepts_openmetrics
 from monitor.live_settings import Reloaded
 from monitor.scrape import Format
-from monitor.settings import WebSettings
 from monitor.version import __version__
+from monitor.web_access import is_loopback
 
 OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 
@@ -167,27 +166,6 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": Error, "description": "No token, or a wrong one"},
     503: {"model": Error, "description": "The store does not answer"},
 }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name can be reached from this machine alone.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("localhost")
-    (True, True, False, True)
-    """
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def check_access(web: WebSettings) -> None:
-    """Raises SettingsError where the server would be open to others without a token."""
-    if not is_loopback(web.host) and not web.token:
-        raise SettingsError(
-            f"web.host: {web.host!r} can be reached from other machines; set web.token"
-            " (SEGWATCH_WEB_TOKEN or SEGWATCH_WEB_TOKEN_FILE), or use 127.0.0.1"
-        )
 
 
 def create_app(state: WebState, host: str, pages: Sequence[APIRouter] = ()) -> FastAPI:

@@ -15,7 +15,8 @@ from monitor.scrape import Format, MetricsPage
 from monitor.snapshot import snapshot
 from monitor.status import status
 from monitor.store.store import Store
-from monitor.web import Readiness, check_access
+from monitor.web import Readiness
+from monitor.web_access import check_access
 from monitor.windows import SECOND_US, parse_time, to_text
 
 

@@ -2,10 +2,11 @@
 
     python -m tests.fuzz_records [--mutations 200000] [--seed 1]
 
-Valid records of both types and both encodings are damaged in ways that real faults and hostile senders damage them: flipped
-bits, cuts, copied and swapped pieces, values of other types at any place of the tree, numbers and texts at and beyond every
-bound. Whatever comes out as a record must keep the promises of its types, and go through everything that is done with it next
-(masks, semantic maps). The first broken promise ends the run with the message in hexadecimal. Tests run a short round.
+Valid records of both types and both encodings are damaged in ways that real faults and hostile senders damage them:
+flipped bits, cuts, copied and swapped pieces, values of other types at any place of the tree, numbers and texts at and
+beyond every bound. Whatever comes out as a record must keep the promises of its types, and go through everything that
+is done with it next (masks, semantic maps). The first broken promise ends the run with the message in hexadecimal.
+Tests run a short round.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ HOSTILE: tuple[Any, ...] = (
     1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, "", " ", "\0", "a\0b", "a=b", "\u2028", "\U0001f600",
     "x" * 257, "x" * 256, "y" * 5000, "NaN", "ok", "error", "[[", "2026-11-23T02:45:33Z", "2026-11-23T02:45:33",
     "9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00+23:59", "file:///etc/passwd", "AAAA", "A", "oooo", "1",
-    [], [[]], [[[]]], {}, {"": ""}, [1, 2, 3], [0.5] * 7, {"size": [4, 4], "counts": "`0"}, {"size": [10**6, 10**6],
-    "counts": [10**12]}, {"size": [0, 0], "counts": []}, {"name": "m", "version": "1"}, b"", b"\x89PNG\r\n\x1a\n", b"\xff" * 40,
+    [], [[]], [[[]]], {}, {"": ""}, [1, 2, 3], [0.5] * 7, {"size": [4, 4], "counts": "`0"},
+    {"size": [10**6, 10**6], "counts": [10**12]}, {"size": [0, 0], "counts": []}, {"name": "m", "version": "1"},
+    b"", b"\x89PNG\r\n\x1a\n", b"\xff" * 40,
 )  # fmt: skip
 
 
@@ -112,16 +114,15 @@ def damage_tree(record: dict[str, Any], rng: random.Random) -> Any:
         elif kind < 0.9 and isinstance(parent, list):
             parent.extend(copy.deepcopy(parent[path[-1]]) for _ in range(rng.randint(1, 20)))
         elif isinstance(parent, dict):
-            parent[rng.choice(["", "x" * 300, "a=b", "\0", "type", "mask", str(path[-1]).upper()])] = parent.pop(
-                path[-1]
-            )
+            renamed = rng.choice(["", "x" * 300, "a=b", "\0", "type", "mask", str(path[-1]).upper()])
+            parent[renamed] = parent.pop(path[-1])
         if isinstance(parent, dict) and rng.random() < 0.02:
             parent.update({f"k{i}": "v" for i in range(17)})
     return tree
 
 
 def encode(tree: Any, packed: bool, rng: random.Random) -> bytes:
-    """In MessagePack or JSON, the latter with NaN and lone surrogates where the tree has them, as careless writers do."""
+    """In MessagePack or JSON, the latter at times with NaN and lone surrogates, as careless writers do."""
     if packed:
         return msgspec.msgpack.encode(tree)
     value = msgspec.json.encode(tree)
@@ -157,7 +158,8 @@ def damage_bytes(value: bytes, rng: random.Random) -> bytes:
 
 def extremes() -> Iterator[bytes]:
     """Whole messages that are made to hurt; each at most a few megabytes."""
-    start = b'{"type":"segwatch.prediction.v1","input_id":"a","event_time":"2026-11-23T02:45:33Z","model":{"name":"m","version":"1"},'
+    start = b'{"type":"segwatch.prediction.v1","input_id":"a","event_time":"2026-11-23T02:45:33Z",'
+    start += b'"model":{"name":"m","version":"1"},'
     mask = b'"embedding":[1],"instances":[{"class":"c","score":1,"mask":'
     wide = png(np.zeros((4, 4), np.uint8))
     wide = wide[:16] + (100_000).to_bytes(4, "big") * 2 + wide[24:]

@@ -113,6 +113,18 @@ def test_the_same_plan_gives_the_same_records_and_another_seed_gives_others(reco
     assert all(a["image"] != b["image"] for a, b in zip(records, others, strict=True))
 
 
+def test_the_number_of_workers_changes_nothing(records: list[dict[str, Any]]) -> None:
+    assert list(traffic(brightest, PLAN, workers=3)) == records
+
+
+def test_a_model_that_fails_ends_the_traffic_with_its_own_error() -> None:
+    def broken(images: NDArray[np.uint8]) -> Sequence[Sequence[Found]]:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(traffic(broken, PLAN, workers=2))
+
+
 def test_the_shift_sets_in_at_its_moment_on_its_cameras_and_nowhere_else(records: list[dict[str, Any]]) -> None:
     shift_at = START + timedelta(hours=1)
     plan = replace(PLAN, shift_at=shift_at, corruption="darkness", strength=3, shifted_cameras=("2",))

@@ -76,7 +76,7 @@ def instance(**changes: Any) -> list[dict[str, Any]]:
 
 
 def raw(value: Any, packed: bool = False, timestamp_us: int | None = EVENT_US, **headers: str) -> RawRecord:
-    """``value`` as a message: encoded unless it is bytes already. Underscores in header names stand for hyphens but in ce_."""
+    """``value`` as a message: encoded unless it is bytes already. ``content_type`` is the header ``content-type``."""
     if not isinstance(value, bytes) and value is not None:
         value = msgspec.msgpack.encode(value) if packed else msgspec.json.encode(value)
     named = [(n if n.startswith("ce_") else n.replace("_", "-"), text.encode()) for n, text in headers.items()]
@@ -310,11 +310,13 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("number as type", prediction(type=3), "unknown_type", "type"),
     ("list of records", [prediction()], "wrong_type", "the record: Expected object, got array"),
     ("number as id", prediction(input_id=5), "wrong_type", "input_id: Expected str, got int, value 5"),
-    ("text as score", prediction(instances=instance(score="0.5")), "wrong_type", "instances[0].score: Expected float, got"),
+    ("text as score",
+     prediction(instances=instance(score="0.5")), "wrong_type", "instances[0].score: Expected float, got"),
     ("true as score", prediction(instances=instance(score=True)), "wrong_type", "got bool, value True"),
     ("number as slice", prediction(slices={"camera": 7}), "wrong_type", "slices"),
     ("object as embedding", prediction(embedding={}), "wrong_type", "embedding"),
-    ("text in embedding", prediction(embedding=[1, "x"]), "wrong_type", "embedding[1]: Expected float, got str, value 'x'"),
+    ("text in embedding",
+     prediction(embedding=[1, "x"]), "wrong_type", "embedding[1]: Expected float, got str, value 'x'"),
     ("data and uri", prediction(image={"data": b"x", "uri": "file:/x"}), "wrong_type", "image has both data and uri"),
     ("text as version", label(annotation_version="1"), "wrong_type", "annotation_version"),
     ("half a version", label(annotation_version=1.5), "wrong_type", "annotation_version"),
@@ -353,21 +355,31 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("empty data", prediction(image={"data": b""}), "image_truncated", "image.data is empty"),
     ("uri", prediction(image={"uri": "file:///etc/passwd"}), "uri_refused", "images.uri_prefixes allows none"),
     ("mask of text", prediction(instances=instance(mask="x")), "bad_mask", "instances[0].mask"),
-    ("mask without size", prediction(instances=instance(mask={"counts": "1"})), "bad_mask", "instances[0].mask: Object missing required field size"),
+    ("mask without size",
+     prediction(instances=instance(mask={"counts": "1"})),
+     "bad_mask", "instances[0].mask: Object missing required field size"),
     ("size of three", prediction(instances=instance(mask=MASK | {"size": [4, 4, 1]})), "bad_mask", "size"),
     ("negative size", prediction(instances=instance(mask=MASK | {"size": [-4, -4]})), "bad_mask", "size[0]"),
     ("negative count", prediction(instances=instance(mask=MASK | {"counts": [17, -1]})), "bad_mask", "counts[1]"),
-    ("wrong sum", prediction(instances=instance(mask=MASK | {"counts": [3, 4]})), "bad_mask", "counts 2 numbers that add up to 7"),
-    ("bad string", prediction(instances=instance(mask=MASK | {"counts": "zz"})), "bad_mask", "instances[0].mask: counts has"),
+    ("wrong sum",
+     prediction(instances=instance(mask=MASK | {"counts": [3, 4]})), "bad_mask", "counts 2 numbers that add up to 7"),
+    ("bad string",
+     prediction(instances=instance(mask=MASK | {"counts": "zz"})), "bad_mask", "instances[0].mask: counts has"),
     ("two points", prediction(instances=instance(mask=[[1, 2, 3, 4]])), "bad_mask", "instances[0].mask[0]"),
     ("odd polygon", prediction(instances=instance(mask=[[1, 2, 3, 4, 5, 6, 7]])), "bad_mask", "even number"),
     ("no polygon", prediction(instances=instance(mask=[])), "bad_mask", "no polygon"),
     ("label's mask", label(instances=instance(mask=MASK | {"counts": [1]})), "bad_mask", "instances[0].mask"),
-    ("10^12 pixels", prediction(instances=instance(mask={"size": [10**6, 10**6], "counts": [10**12]})), "mask_too_large", "pixels"),
-    ("10^36 pixels", prediction(instances=instance(mask={"size": [10**18, 10**18], "counts": "1"})), "mask_too_large", "size[0]"),
+    ("10^12 pixels",
+     prediction(instances=instance(mask={"size": [10**6, 10**6], "counts": [10**12]})), "mask_too_large", "pixels"),
+    ("10^36 pixels",
+     prediction(instances=instance(mask={"size": [10**18, 10**18], "counts": "1"})), "mask_too_large", "size[0]"),
     ("no PNG", prediction(semantic={"classes_png": b"GIF89a"}), "bad_semantic", "not a PNG file (6 bytes)"),
-    ("100,000 x 100,000", prediction(semantic={"classes_png": b"\x89PNG\r\n\x1a\n" + header(100_000, 100_000)}), "semantic_too_large", "pixels"),
-    ("colour confidence", prediction(semantic={"classes_png": png(INDICES), "confidence_png": png(INDICES, 3)}), "bad_semantic", "confidence_png"),
+    ("100,000 x 100,000",
+     prediction(semantic={"classes_png": b"\x89PNG\r\n\x1a\n" + header(100_000, 100_000)}),
+     "semantic_too_large", "pixels"),
+    ("colour confidence",
+     prediction(semantic={"classes_png": png(INDICES), "confidence_png": png(INDICES, 3)}),
+     "bad_semantic", "confidence_png"),
 ]  # fmt: skip
 
 
@@ -483,7 +495,9 @@ class TestChunks:
             else:
                 assert plain(decode(one, Limits())) == plain(record)
 
-    @pytest.mark.parametrize("value", [prediction(model=...), prediction(instances=instance(mask=[]))], ids=["type", "mask"])
+    @pytest.mark.parametrize(
+        "value", [prediction(model=...), prediction(instances=instance(mask=[]))], ids=["type", "mask"]
+    )
     def test_an_error_that_is_kept_does_not_keep_the_frames_it_went_through(self, value: Any) -> None:
         [bad] = decode_chunk([raw(value)], Limits())
         assert isinstance(bad, BadRecord)
@@ -517,7 +531,8 @@ class TestCloudEvents:
             traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
         assert {name for name, _ in headers} == {
-            "ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_partitionkey", "content-type", "traceparent"
+            "ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_partitionkey",
+            "content-type", "traceparent",
         }  # fmt: skip
         record = RawRecord(PARTITION, 0, msgspec.json.encode(prediction()), None, headers, EVENT_US)
         assert isinstance(decode(record, Limits()), Prediction)

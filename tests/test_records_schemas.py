@@ -1,8 +1,8 @@
 """The published schemas and the decoder agree: what the one accepts, the other accepts.
 
-Two kinds of difference are meant to be. A schema cannot say that counts add up, that 30 February is no day, or what a PNG
-holds: generated records have good ones there. And JSON Schema takes 3.0 for an integer, the decoder does not: generated
-numbers are either whole or not.
+Two kinds of difference are meant to be. A schema cannot say that counts add up, that 30 February is no day, or what a
+PNG holds: generated records have good ones there. And JSON Schema takes 3.0 for an integer, the decoder does not:
+generated numbers are either whole or not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ LIMITS = Limits(uri_prefixes=("file:/data/",))
 name = st.sampled_from(["a", "x" * 256, "Straße 7", "\u2028", "1"])
 odd_name = st.sampled_from(["", "x" * 257, "a\0", 7, None, True, ["a"], {}])
 time = st.sampled_from(["2026-11-23T02:45:33Z", "2026-11-23t02:45:33.123456789+05:30", "2000-01-02T00:00:00-00:00"])
-odd_time = st.sampled_from(["2026-11-23T02:45:33", "2026-11-23", "", "x", 0, None, "2026-11-23T02:45Z", "1999-01-01T00:00:00Z"])
+odd_time = st.sampled_from(
+    ["2026-11-23T02:45:33", "2026-11-23", "", "x", 0, None, "2026-11-23T02:45Z", "1999-01-01T00:00:00Z"]
+)
 probability = st.sampled_from([1, 0.5, 1e-300, 1.0])
 odd_probability = st.sampled_from([0, -0.5, 1.5, "1", True, []])
 amount = st.sampled_from([0, 0.25, 1e300, 7, None])
@@ -66,30 +68,48 @@ def fields(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrat
 
 
 good_model = st.fixed_dictionaries({"name": name, "version": name})
-model = (good_model, fields({"name": (name, odd_name), "version": (name, odd_name)}, {}) | st.sampled_from(["m", None, []]))
-uri = st.sampled_from(["file:/data/1.jpg"])
+model = (
+    good_model,
+    fields({"name": (name, odd_name), "version": (name, odd_name)}, {}) | st.sampled_from(["m", None, []]),
+)
 image = (
     st.sampled_from(
-        [{"data": "AAAA"}, {"data": "AA=="}, {"uri": "file:/data/1.jpg"}, {"data": "AAA=", "media_type": "image/png"},
-         {"data": "AAAA", "uri": None}, {"data": None, "uri": "file:/data/1.jpg", "media_type": None}]
+        [
+            {"data": "AAAA"}, {"data": "AA=="}, {"uri": "file:/data/1.jpg"}, {"data": "AAAA", "uri": None},
+            {"data": "AAA=", "media_type": "image/png"}, {"data": None, "uri": "file:/data/1.jpg", "media_type": None},
+        ]
     ),
     st.sampled_from(
-        [{}, {"data": ""}, {"data": "A"}, {"data": "A-_A"}, {"data": 5}, {"uri": 5}, {"data": "AAAA", "uri": "file:/data/1.jpg"},
-         {"data": None}, {"uri": ""}, {"uri": "file:/data/" + "x" * 4096}, {"data": "AAAA", "media_type": 5}, "AAAA", [], None]
+        [
+            {}, {"data": ""}, {"data": "A"}, {"data": "A-_A"}, {"data": 5}, {"uri": 5}, {"data": None}, {"uri": ""},
+            {"data": "AAAA", "uri": "file:/data/1.jpg"}, {"uri": "file:/data/" + "x" * 4096},
+            {"data": "AAAA", "media_type": 5}, "AAAA", [], None,
+        ]
     ),
 )  # fmt: skip
 semantic = (
-    st.sampled_from([{"classes_png": PNG}, {"classes_png": PNG, "confidence_png": PNG}, {"classes_png": PNG, "confidence_png": None}]),
-    st.sampled_from([{}, {"classes_png": None}, {"classes_png": 5}, {"confidence_png": PNG}, {"classes_png": PNG, "confidence_png": 5}, "x", [], None]),
+    st.sampled_from([{"classes_png": PNG} | more for more in ({}, {"confidence_png": PNG}, {"confidence_png": None})]),
+    st.sampled_from(
+        [
+            {}, {"classes_png": None}, {"classes_png": 5}, {"confidence_png": PNG}, "x", [], None,
+            {"classes_png": PNG, "confidence_png": 5},
+        ]
+    ),
 )  # fmt: skip
 embedding = (
     st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53), min_size=1, max_size=5),
     st.sampled_from([[], ["a"], [None], [True], 5, "x", {}, None, [[1.0]]]),
 )
 slices = (
-    st.dictionaries(st.sampled_from(["camera", "site", "ä", "k" * 256]), st.sampled_from(["", "7", "v" * 256]), max_size=3),
-    st.sampled_from([{"": "x"}, {"a=b": "c"}, {"a": 1}, {"a": "v" * 257}, {"k" * 257: "v"}, {"a\0": "b"}, {"a": "\0"}, [], None,
-                     {str(i): "" for i in range(17)}, {str(i): "" for i in range(16)}]),
+    st.dictionaries(
+        st.sampled_from(["camera", "site", "ä", "k" * 256]), st.sampled_from(["", "7", "v" * 256]), max_size=3
+    ),
+    st.sampled_from(
+        [
+            {"": "x"}, {"a=b": "c"}, {"a": 1}, {"a": "v" * 257}, {"k" * 257: "v"}, {"a\0": "b"}, {"a": "\0"}, [], None,
+            {str(i): "" for i in range(17)}, {str(i): "" for i in range(16)},
+        ]
+    ),
 )  # fmt: skip
 
 
@@ -161,13 +181,13 @@ def agree(record: dict[str, Any], type: str) -> None:
 
 
 @given(predictions)
-@settings(max_examples=1000)
+@settings(max_examples=300)
 def test_schema_and_decoder_agree_on_predictions(record: dict[str, Any]) -> None:
     agree(record, PREDICTION_TYPE)
 
 
 @given(labels)
-@settings(max_examples=600)
+@settings(max_examples=150)
 def test_schema_and_decoder_agree_on_labels(record: dict[str, Any]) -> None:
     agree(record, LABEL_TYPE)
 
@@ -191,7 +211,9 @@ def test_an_action_has_its_cause_and_its_page() -> None:
         "model": {"name": "street", "version": "3"},
         "evidence": {
             "window": {"start": "2026-11-23T02:00:00Z", "end": "2026-11-23T03:00:00Z", "slice": None, "revision": 0},
-            "scores": [{"signal": "embedding", "js": 0.21, "kl_nats": 0.4, "p_value": 0.001, "threshold": 0.05, "alarm": True}],
+            "scores": [
+                {"signal": "embedding", "js": 0.21, "kl_nats": 0.4, "p_value": 0.001, "threshold": 0.05, "alarm": True}
+            ],
             "classes": ["car"],
             "slices": ["camera=7"],
             "samples": [{"input_id": "cam7-000123", "selection_probability": 0.02}],

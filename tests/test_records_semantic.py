@@ -1,4 +1,4 @@
-"""Semantic maps: index PNGs of every kind that tools write, read as Pillow or the specification says, and bombs defused."""
+"""Semantic maps: index PNGs of every kind that tools write, read as the specification says, and bombs defused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_16_bits_by_pillow_come_back(samples: NDArray[np.uint16]) -> None:
     assert np.array_equal(found, samples)
 
 
-@pytest.mark.parametrize("samples", [np.arange(35, dtype=np.uint8).reshape(5, 7), np.arange(35, dtype=np.uint16).reshape(5, 7) * 999])
+@pytest.mark.parametrize(
+    "samples", [np.arange(35, dtype=np.uint8).reshape(5, 7), np.arange(35, dtype=np.uint16).reshape(5, 7) * 999]
+)
 def test_files_by_opencv_come_back(samples: NDArray[Any]) -> None:
     done, data = cv2.imencode(".png", samples)
     assert done
@@ -55,7 +57,9 @@ def test_files_by_opencv_come_back(samples: NDArray[Any]) -> None:
 
 
 @given(maps, st.integers(1, 256))
-def test_palette_indices_stay_indices_whatever_the_colours_and_the_depth(samples: NDArray[np.uint8], colours: int) -> None:
+def test_palette_indices_stay_indices_whatever_the_colours_and_the_depth(
+    samples: NDArray[np.uint8], colours: int
+) -> None:
     samples = (samples % colours).astype(np.uint8)
     assert np.array_equal(read(png(samples, colours)), samples)
 

@@ -21,7 +21,8 @@ from monitor.http_server import HttpServer, serve
 from monitor.live_settings import LiveSettings
 from monitor.settings import Settings, WebSettings, load_settings
 from monitor.store.store import Store
-from monitor.web import check_access, create_app
+from monitor.web import create_app
+from monitor.web_access import check_access
 from monitor.web_state import StoreState
 from tests.seeded_store import NOW_US, seed
 

