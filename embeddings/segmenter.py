@@ -114,9 +114,14 @@ class Instance:
 
 
 class Segmenter:
-    """The trained network on the CPU, in evaluation mode. Threads are torch's: set them where the program starts."""
+    """The trained network on the CPU, in evaluation mode.
 
-    def __init__(self, network: SegmentationNetwork, class_names: Sequence[str]) -> None:
+    ``threads``: torch's, for each thread that calls ``segment``; 0 leaves them as they are. Callers that
+    segment from several threads at once take 1, or the threads of one get in the way of the other's.
+    """
+
+    def __init__(self, network: SegmentationNetwork, class_names: Sequence[str], threads: int = 0) -> None:
+        self._threads = threads
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.class_names = tuple(class_names)
         """Without the background."""
@@ -139,6 +144,8 @@ class Segmenter:
         """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (N, H, W, 3) uint8, not {images.shape} {images.dtype}")
+        if self._threads:
+            torch.set_num_threads(self._threads)
         n, height, width, _ = images.shape
         out = np.empty((n, 1 + len(self.class_names), height, width), dtype=np.float32)
         for start in range(0, n, BATCH):
@@ -193,7 +200,7 @@ def save_segmenter(network: SegmentationNetwork, class_names: Sequence[str], pat
     save_file(tensors, path, metadata={"format": FORMAT, "classes": ",".join(class_names)})
 
 
-def load_segmenter(path: Path | None = None) -> Segmenter:
+def load_segmenter(path: Path | None = None, threads: int = 0) -> Segmenter:
     """The shipped network, or another one that ``tools/train_segmenter.py`` wrote.
 
     Raises ValueError, naming the file, when it is no safetensors file or holds another network.
@@ -213,4 +220,4 @@ def load_segmenter(path: Path | None = None) -> Segmenter:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path}: weights of another network: {error}") from None
-    return Segmenter(network, class_names)
+    return Segmenter(network, class_names, threads)

@@ -1,14 +1,15 @@
 """From the settings to kafka-python: one place that knows its options, its habits and its errors.
 
-kafka-python reports every failed attempt on every connection through its own loggers. segwatch says once that an
-outage began and once that it ended (``Outage``), so the library's loggers are silenced below ``critical``, unless the
-log level is ``debug``.
+kafka-python reports every failed attempt on every connection through its own loggers, and only there says why a
+connection failed. segwatch says once that an outage began, with that reason, and once that it ended (``Outage``); so the
+library's messages are kept back, unless the log level is ``debug``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,31 @@ RECORD_OVERHEAD_BYTES: Final = 64 * 1024
 MIN_FETCH_BYTES: Final = 1024 * 1024
 
 
+class _LastFailure(logging.Handler):
+    """Keeps the library's messages back, and remembers why a connection failed last."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"onnection (?:to \S+ )?failed: (.+?)(?: \(backoff .*)?$", record.getMessage())
+        if found:
+            self.text = " ".join(found.group(1).split())
+
+
+_last_failure = _LastFailure()
+
+
+def _keep_back_messages() -> None:
+    library = logging.getLogger("kafka")
+    if logging.getLogger().getEffectiveLevel() <= logging.DEBUG:
+        library.propagate = True
+        return
+    library.propagate = False
+    library.setLevel(logging.WARNING)
+    if _last_failure not in library.handlers:
+        library.addHandler(_last_failure)
+
+
 class KafkaUnreachable(SegwatchError):
     """No broker answers, or it turns the connection away; the message says which setting leads there."""
 
@@ -55,8 +81,7 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
     """
     if not settings.bootstrap_servers.strip():
         raise SettingsError("kafka.bootstrap_servers is empty: name at least one host:port")
-    if logging.getLogger().getEffectiveLevel() > logging.DEBUG:
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    _keep_back_messages()
     config: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",") if server.strip()],
         "client_id": "segwatch",
@@ -227,7 +252,7 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if name == "KafkaTimeoutError" and "bootstrap" in text:
-        return "no broker answers"
+        return f"no broker answers ({_last_failure.text})" if _last_failure.text else "no broker answers"
     return text if name in text or text.startswith("[Error") else f"{name}: {text}" if text else name
 
 

@@ -227,6 +227,15 @@ class TestIdentities:
             assert tx.insert_samples([row("f")]).tolist() == [True]
         assert [found[2] for found in stored_samples(store)] == ["a", "b", "c", "d", "e", "f"]
 
+    def test_what_is_known_can_be_asked_without_inserting(self, store: Store) -> None:
+        with store.transaction() as tx:
+            tx.insert_samples([row(f"{number:04d}") for number in range(450)])
+        asked = [("street", "3", f"{number:04d}") for number in range(500)] + [("street", "4", "0001")]
+        with store.transaction() as tx:
+            assert tx.known_samples(asked).tolist() == [True] * 450 + [False] * 51
+            assert tx.known_samples([]).tolist() == []
+            assert tx.insert_samples([row("0499")]).all()
+
     def test_two_versions_may_see_the_same_input(self, store: Store) -> None:
         rows = [row("a", version="3"), row("a", version="4"), row("a", model="sea"), row("a", version="4")]
         with store.transaction() as tx:
@@ -319,6 +328,20 @@ class TestIdentities:
         distinct = len({one for batch in batches for one in batch})
         assert store.read_tallies() == {COUNTED: distinct, COUNTED._replace(label="duplicate"): 2 * 2400 - distinct}
         assert len(stored_samples(store)) == distinct
+
+    def test_two_long_batches_that_run_towards_each_other_do_not_block(self, store: Store, second_store: Store) -> None:
+        """In the order given, each would come to hold what the other waits for."""
+        rows = [row(f"{number:05d}") for number in range(5000)]
+        start = threading.Barrier(2)
+        new: list[int] = []
+
+        def work(own: Store, mine: list[SampleRow]) -> None:
+            start.wait()
+            with own.transaction() as tx:
+                new.append(int(tx.insert_samples(mine).sum()))
+
+        run_together(lambda: work(store, rows), lambda: work(second_store, rows[::-1]))
+        assert sorted(new) == [0, 5000]
 
 
 class TestPanes:

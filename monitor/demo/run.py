@@ -31,6 +31,7 @@ MARKER = "demo.json"
 HOURS, SHIFT_AFTER_HOURS = 16, 8
 RECORDS_PER_HOUR = 120
 BASELINE_HOURS = 12
+WORKERS = 2
 START = datetime(2026, 11, 1, tzinfo=UTC)
 MODEL, VERSION = "digits", "1"
 
@@ -54,13 +55,13 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
             windows.append(scored)
             say(_line(scored, shift_at))
 
-    segment = load_segmenter().predict
+    segment = load_segmenter(threads=1).predict
     store = Store.open(settings, write=True)
     try:
         embedders = Embedders(settings)
         plan = _plan(START - timedelta(days=1), BASELINE_HOURS, seed=1)
         file = folder / "baseline.jsonl"
-        count = write_jsonl(file, traffic(segment, plan))
+        count = write_jsonl(file, traffic(segment, plan, WORKERS))
         baseline_id, baseline, _ = make_baseline(
             settings, store, [file], model=MODEL, version=VERSION, activate=True, embedders=embedders
         )
@@ -70,7 +71,7 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
         )
         say("hour (UTC)    records  lowest p               js  threshold         p")
         plan = _plan(START, HOURS, seed=2, shift_at=shift_at, corruption=corruption, strength=strength)
-        for hour, records in groupby(traffic(segment, plan), key=lambda record: str(record["event_time"])[:13]):
+        for hour, records in groupby(traffic(segment, plan, WORKERS), key=lambda record: str(record["event_time"])[:13]):
             file = folder / f"traffic-{hour[-2:]}.jsonl"
             write_jsonl(file, records)
             counts, _ = replay(settings, [file], store=store, embedders=embedders, on_score=note)

@@ -5,9 +5,13 @@ identity is (cluster id, topic id, number), its next offset comes from the store
 broker still has (placing.py decides). The same happens when the broker says that an offset is out of range, when a
 topic was deleted and made again (another topic id: another partition, with offsets of its own), and after ``rewind``.
 
-Threads: kafka-python runs a thread of its own for heartbeats, metadata and rebalance callbacks. Those callbacks only
-take notes; ``on_revoke`` is called by the thread that polls, before the group is joined again and the partition can be
-given to somebody else. As long as ``poll`` is called at all (every 5 minutes), a paused worker keeps its partitions.
+Threads: kafka-python runs a thread of its own for heartbeats, metadata and rebalance callbacks. Those callbacks take
+notes and raise ``_Interrupted``, which makes the client's poll return at once: so ``on_revoke`` is called by the thread
+that polls, before the group is joined again and the partition can be given to somebody else. As long as ``poll`` is
+called at all (every 5 minutes), a paused worker keeps its partitions.
+
+Offsets are committed to Kafka too, now and then, for the eyes of Kafka's own tools alone (consumer lag); the answer also
+tells a worker that another one took its static membership.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import kafka
-from kafka import TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.base import MemberState
 from kafka.errors import (
     BrokerResponseError,
     CorruptRecordError,
@@ -42,12 +47,17 @@ log = logging.getLogger(__name__)
 
 OnRevoke = Callable[[Sequence[Partition]], None]
 
-# One poll of the client at a time is this long: after a rebalance that took partitions away, control must come back
-# before the client joins the group again. Data wakes a poll at once, so this is no delay.
-SLICE_S: Final = 0.1
+# The longest poll of the client: ends and topics are looked at in between. Data wakes a poll at once.
+SLICE_S: Final = 0.5
+# While the group is joined, a poll goes on until that is done, this long at most. kafka-python 3.0 forgets a join that
+# is finished between two polls and starts over, and so do the others then: with short polls a group never settles.
+JOIN_S: Final = 5.0
+# The shortest poll, for the same reason: long enough for a join to be under way when it returns.
+SHORTEST_S: Final = 0.05
 CONNECT_S: Final = 3.0
 ANSWER_S: Final = 2.0
 END_CHECK_S: Final = 1.0
+TELL_KAFKA_S: Final = 5.0
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 # Consecutive errors of the client after which it is thrown away and made anew.
 PATIENCE: Final = 3
@@ -101,10 +111,10 @@ class KafkaSource:
         self._gaps: list[Gap] = []
         self._unreadable: dict[tuple[Partition, int], int] = {}
         self._paused = False
-        self._closing = False
         self._present: frozenset[tuple[str, int]] | None = None
         self._missing: frozenset[str] = frozenset()
-        self._slice_ends_s = 0.0
+        self._told_kafka: Any = None
+        self._tell_kafka_at_s = 0.0
         self._try_at_s = 0.0
         self._retry_s = RETRY_FIRST_S
         self._check_ends_at_s = 0.0
@@ -142,13 +152,18 @@ class KafkaSource:
         """The next records. Waits out a broker that is away; raises SettingsError where waiting cannot help."""
         deadline_s = time.monotonic() + timeout_s
         while True:
-            left_s = max(0.0, deadline_s - time.monotonic())
-            records = self._poll_slice(min(left_s, SLICE_S), max_records)
+            left_s = deadline_s - time.monotonic()
+            records = self._poll_slice(max(SHORTEST_S, min(left_s, SLICE_S)), max_records)
+            if not records and self._joining():
+                records = self._poll_slice(JOIN_S, max_records)
             gaps: list[Gap] = []
             if self._gaps and not self._paused:
                 gaps, self._gaps = self._gaps, []
             if records or gaps or time.monotonic() >= deadline_s:
                 return Polled(records, gaps)
+
+    def _joining(self) -> bool:
+        return self._consumer is not None and self._consumer.group_metadata().state is MemberState.REBALANCING
 
     def rewind(self, partition: Partition) -> None:
         """Ask the store again where the partition goes on."""
@@ -171,7 +186,6 @@ class KafkaSource:
 
     def close(self) -> None:
         """Give the partitions up (``on_revoke``) and leave the group; a static member stays until its session ends."""
-        self._closing = True
         self._abandon(leave_s=5.0)
 
     # -- what the group says -------------------------------------------------------------------------------------
@@ -185,14 +199,11 @@ class KafkaSource:
             self._consumer.pause(where)
 
     def note_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Called by the client's thread: note it, and hold the client until this poll's time is up."""
+        """Called by the client's thread: remember what to hand over."""
         for where in revoked:
             owned = self._owned.pop(where, None)
             if owned is not None and owned.partition is not None:
                 self._given_up.append(owned.partition)
-        if not self._closing:
-            # 5 ms past the slice, so that the client finds its time over and returns instead of joining again.
-            time.sleep(max(0.0, self._slice_ends_s - time.monotonic()) + 0.005)
 
     # -- one slice of polling ------------------------------------------------------------------------------------
 
@@ -205,7 +216,6 @@ class KafkaSource:
             if self._consumer is None:
                 self._connect()
             self._look_around()
-            self._slice_ends_s = time.monotonic() + timeout_s
             polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=max_records)
         except OffsetOutOfRangeError as error:
             for where, offset in error.args[0].items():
@@ -223,7 +233,8 @@ class KafkaSource:
             self._find_unreadable(error)
             return []
         except KafkaError as error:
-            self._failed(error, timeout_s)
+            if not isinstance(error.__cause__, _Interrupted):
+                self._failed(error, timeout_s)
             return []
         finally:
             self._hand_over()
@@ -295,7 +306,7 @@ class KafkaSource:
         self._outage.begin(reason(error))
         self._failures += 1
         if self._consumer is not None and self._failures < PATIENCE:
-            time.sleep(min(timeout_s, SLICE_S))
+            time.sleep(min(timeout_s, RETRY_FIRST_S))
             return
         self._abandon(leave_s=0.0)
         self._try_at_s = time.monotonic() + self._retry_s
@@ -322,13 +333,10 @@ class KafkaSource:
         self._owned.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            was_closing, self._closing = self._closing, True
             try:
                 consumer.close(autocommit=False, timeout_ms=round(leave_s * 1000))
             except KafkaError as error:
                 log.debug("closing the consumer: %s", reason(error))
-            self._closing = was_closing
-            self._given_up.clear()
 
     def _refresh_metadata(self) -> None:
         """Wait for an answer about our topics that was asked for now; KafkaError when none comes."""
@@ -383,6 +391,9 @@ class KafkaSource:
             self._place()
         if now_s >= self._check_ends_at_s:
             self._check_ends()
+        if now_s >= self._tell_kafka_at_s:
+            self._tell_kafka_at_s = now_s + TELL_KAFKA_S
+            self._tell_kafka()
 
     def _mention_missing_topics(self) -> None:
         missing = frozenset(topic for topic in self._topics if self._cluster.partitions_for_topic(topic) is None)
@@ -486,6 +497,21 @@ class KafkaSource:
             if position is not None:
                 owned.position = max(owned.position, position)
 
+    def _tell_kafka(self) -> None:
+        """Commit positions to Kafka, for its tools; what became of the last time matters in one case only."""
+        told = self._told_kafka
+        if told is not None and told.is_done and isinstance(told.exception, KafkaError):
+            raise_if_hopeless(told.exception, self._settings)
+        positions = {
+            where: OffsetAndMetadata(owned.position, "", -1) for where, owned in self._owned.items() if owned.placed
+        }
+        if positions:
+            self._told_kafka = self._consumer.commit_async(positions)
+
+
+class _Interrupted(Exception):
+    """Raised in the client's thread to make its poll return."""
+
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Passes on what the group says."""
@@ -495,10 +521,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._source.note_assigned(assigned)
+        raise _Interrupted
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         self._source.note_revoked(revoked)
+        raise _Interrupted
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """The group went on without us. The store's compare-and-set decides whether what we have still counts."""
-        self._source.note_revoked(lost)
+        self.on_partitions_revoked(lost)

@@ -17,8 +17,8 @@ from monitor.tallies import TallyKey
 class Transaction:
     """Offsets first, then identities, then what is only appended.
 
-    In this order no two transactions can wait for each other in a circle: the first two steps lock rows, each in
-    ascending order and each in one call; the rest locks nothing that another transaction wants.
+    In this order no two transactions can wait for each other in a circle: offsets, identities and, last, ids of
+    messages are locked each in ascending order and each in one call; panes and tallies are only appended.
     """
 
     def __init__(self, connection: Connection, samples: SampleWriter, now_us: int) -> None:
