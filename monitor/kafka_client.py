@@ -1,8 +1,8 @@
 """From the settings to kafka-python: one place that knows its options, its habits and its errors.
 
 kafka-python reports every failed attempt on every connection through its own loggers, and only there says why a
-connection failed. segwatch says once that an outage began, with that reason, and once that it ended (``Outage``); so the
-library's messages are kept back, unless the log level is ``debug``.
+connection failed. segwatch says once that an outage began, with that reason, and once that it ended (``Outage``); so
+the library's messages are kept back, unless the log level is ``debug``.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ notes and raise ``_Interrupted``, which makes the client's poll return at once: 
 that polls, before the group is joined again and the partition can be given to somebody else. As long as ``poll`` is
 called at all (every 5 minutes), a paused worker keeps its partitions.
 
-Offsets are committed to Kafka too, now and then, for the eyes of Kafka's own tools alone (consumer lag); the answer also
-tells a worker that another one took its static membership.
+Offsets are committed to Kafka too, now and then, for the eyes of Kafka's own tools alone (consumer lag); the answer
+also tells a worker that another one took its static membership.
 """
 
 from __future__ import annotations

@@ -47,7 +47,18 @@ class Reader:
         for record in polled.records:
             self.store[record.partition] = record.offset + 1
 
-    def until(done: Callable[[], bool], *readers: Reader) -> None:
+    def until(self, done: Callable[[], bool]) -> None:
+        until(done, self)
+
+    def offsets(self) -> list[int]:
+        return [record.offset for record in self.records]
+
+    def at_end(self) -> bool:
+        progress = self.source.progress()
+        return bool(progress) and all(each.caught_up_at_us is not None for each in progress)
+
+
+def until(done: Callable[[], bool], *readers: Reader) -> None:
     """Poll all readers, each in a thread of its own as in a service, until ``done``."""
     stop = threading.Event()
 
