@@ -137,7 +137,9 @@ def psycopg_environment() -> Path:
     if not python.exists():
         needs = [f"sqlalchemy=={sqlalchemy.__version__}", "psycopg[binary]>=3.2,<4"]
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True)
+        # Without PYTHONPATH: pip would take this checkout for one of the environment's packages.
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True, env=clean)
     return python
 
 

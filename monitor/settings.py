@@ -2,11 +2,13 @@
 
 A setting ``section.name`` has the variable ``SEGWATCH_SECTION_NAME``, for example
 ``SEGWATCH_KAFKA_BOOTSTRAP_SERVERS``. A variable that ends in ``_FILE`` names a file that holds the value
-(for secrets). Every unknown key is an error that names it, so that a typing mistake never passes for a default.
+(for secrets). An unknown key in the file is an error that names it, so that a typing mistake never passes for a
+default; an unknown variable is named in a warning.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ import msgspec
 import yaml
 
 from monitor.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 PREFIX = "SEGWATCH_"
 
@@ -232,7 +236,9 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
                 except OSError as error:
                     raise SettingsError(f"{variable}: cannot read {text}: {error.strerror}") from None
         if name is None:
-            raise SettingsError(f"{variable}: no setting has this name (see docs/settings.md)")
+            # No error: Kubernetes sets such variables for every service whose name begins with segwatch.
+            log.warning("%s: no setting has this name, it is ignored (see docs/settings.md)", variable)
+            continue
         _place(tree, name, text)
         overridden[name] = variable
     try:

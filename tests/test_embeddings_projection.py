@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,7 +54,7 @@ def test_neither_order_nor_batches_change_a_bit(seed: int, sizes: list[int]) -> 
     whole = PROJECTION.project(EMBEDDINGS[:200])
     order = rng.permutation(200)
     edges = np.cumsum([0, *sizes])
-    parts = [PROJECTION.project(EMBEDDINGS[:200][order[a:b]]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [PROJECTION.project(EMBEDDINGS[:200][order[a:b]]) for a, b in pairwise(edges)]
     together = np.concatenate(parts)
     assert np.array_equal(together, whole[order][: len(together)])
 

@@ -59,7 +59,6 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         ("windows: {lengths_seconds: [601]}", {}, r"windows\.lengths_seconds: 601 is no multiple"),
         ("windows: {lengths_seconds: []}", {}, r"windows\.lengths_seconds is empty"),
         ("", {"SEGWATCH_WEB_PORT": "x"}, "SEGWATCH_WEB_PORT: Expected `int`"),
-        ("", {"SEGWATCH_WEP_PORT": "1"}, "SEGWATCH_WEP_PORT: no setting has this name"),
     ],
 )
 def test_an_error_names_the_file_and_key_or_the_variable(
@@ -72,3 +71,10 @@ def test_an_error_names_the_file_and_key_or_the_variable(
 def test_a_settings_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         load_settings(tmp_path / "none.yaml", {})
+
+
+def test_a_variable_that_no_setting_has_is_named_in_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_settings(write(tmp_path, ""), {"SEGWATCH_SERVICE_HOST": "10.0.0.1"}) == Settings()
+    assert "SEGWATCH_SERVICE_HOST: no setting has this name" in caplog.text

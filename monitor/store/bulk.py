@@ -27,13 +27,18 @@ def append(connection: Connection, table: Table, columns: Sequence[str], rows: S
 
 
 def copy(
-    connection: Connection, into: str, columns: Sequence[sqlalchemy.Column[Any]], rows: Sequence[Sequence[Any]]
+    connection: Connection,
+    into: str,
+    columns: Sequence[sqlalchemy.Column[Any]],
+    rows: Sequence[Sequence[Any]],
+    savepoint: str = "",
 ) -> None:
     """COPY ``rows`` into the table named ``into``, whose columns have the types and names of ``columns``.
 
     The text format is made column by column, so that nearly all the work is a handful of calls into C: 1 us a row of
     13 columns, against 10 us for packing the binary format value by value. It is made piece by piece, while the
-    server already reads the piece before.
+    server already reads the piece before. With ``savepoint`` the transaction can go on after a failure, by a
+    ROLLBACK TO SAVEPOINT of that name, at no further round trip where all goes well.
     """
 
     def pieces() -> Iterator[bytes]:
@@ -47,7 +52,10 @@ def copy(
             raise
 
     names = ", ".join(f'"{column.name}"' for column in columns)
-    connection.exec_driver_sql(f"COPY {into} ({names}) FROM STDIN", execution_options={"copy_from": pieces()})
+    statements = f"COPY {into} ({names}) FROM STDIN"
+    if savepoint:
+        statements = f"SAVEPOINT {savepoint}; {statements}; RELEASE SAVEPOINT {savepoint}"
+    connection.exec_driver_sql(statements, execution_options={"copy_from": pieces()})
 
 
 def _texts(column: sqlalchemy.Column[Any], values: Sequence[Any]) -> Sequence[str]:

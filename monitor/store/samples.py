@@ -69,10 +69,10 @@ class SampleWriter:
     def _insert_postgres(self, connection: Connection, rows: Sequence[SampleRow]) -> NDArray[np.bool_]:
         if self._hopeful:
             try:
-                with connection.begin_nested():
-                    bulk.copy(connection, sample.name, COLUMNS, rows)
+                bulk.copy(connection, sample.name, COLUMNS, rows, savepoint="before_copy")
                 return np.ones(len(rows), np.bool_)
             except AlreadyThere:
+                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT before_copy")
                 self._hopeful = False
         connection.exec_driver_sql(CREATE_INCOMING)
         numbered = [(*row, ordinal) for ordinal, row in enumerate(rows)]
