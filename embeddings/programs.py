@@ -2,12 +2,14 @@
 
 Reading a TorchScript file runs no Python: it has an unpickler of its own that knows tensors and TorchScript's
 classes only. ``torch.export.load`` is different: it unpickles whatever an archive marks as pickled, falls back
-to full unpickling where the weights-only reader refuses, and evaluates symbolic shapes as Python expressions.
-So an archive is inspected first, and refused where any of that could run code.
+to full unpickling where the weights-only reader refuses, evaluates symbolic shapes as Python expressions, and takes
+any function below ``torch`` for an operation. So an archive is inspected first, and refused where any of that
+could run code.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -22,8 +24,14 @@ from torch.export import ExportedProgram
 
 from embeddings.state_dicts import BackboneError, read_tensors
 
-_ARITHMETIC = re.compile(r"[\w\s+*-]*")
-"""Names, numbers, sums and products of a batch dimension; no brackets, dots or quotes, so nothing can be called."""
+_OPERATION = re.compile(
+    r"torch\.ops\.(aten|prims|torchvision)\.\w+(\.\w+)?|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)"
+)
+_SHAPE_CALLS = frozenset({"Symbol", "Integer", "Add", "Mul", "Max", "Min", "FloorDiv", "CeilDiv", "Mod", "PythonMod"})
+_SHAPE_PARTS = (
+    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator,
+    ast.unaryop,
+)  # fmt: skip
 
 
 def load_program(path: Path) -> ExportedProgram:
@@ -77,8 +85,40 @@ def _inspect_json(tree: object, path: Path) -> None:
     for key, value in _items(tree):
         if key == "use_pickle" and value is not False:
             raise BackboneError(f"{path}: holds pickled tensors or objects, which are not read")
-        if key == "expr_str" and not (isinstance(value, str) and _ARITHMETIC.fullmatch(value)):
-            raise BackboneError(f"{path}: has a shape {value!r} that is not a sum or product of dimensions")
+        if key == "expr_str" and not _is_arithmetic(value):
+            raise BackboneError(f"{path}: has a shape {value!r}, which is no arithmetic on dimensions")
+        if key == "nodes" and isinstance(value, list):
+            for node in value:
+                target = node.get("target") if isinstance(node, dict) else None
+                if not isinstance(target, str) or not _OPERATION.fullmatch(target):
+                    raise BackboneError(f"{path}: runs {target!r}, which is no tensor operation")
+
+
+def _is_arithmetic(expression: object) -> bool:
+    """Whether it can only add, multiply, divide and compare named dimensions, as in ``Mul(Integer(2), Symbol('s0'))``."""
+    if not isinstance(expression, str):
+        return False
+    try:
+        parts = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    called = {id(part.func) for part in parts if isinstance(part, ast.Call)}
+    for part in parts:
+        if not isinstance(part, _SHAPE_PARTS):
+            return False
+        if (
+            isinstance(part, ast.Constant)
+            and isinstance(part.value, str)
+            and not re.fullmatch(r"[a-z]+\d+", part.value)
+        ):
+            return False
+        if isinstance(part, ast.Call) and not isinstance(part.func, ast.Name):
+            return False
+        if isinstance(part, ast.Name):
+            allowed = part.id in _SHAPE_CALLS if id(part) in called else re.fullmatch(r"[a-z]+\d+", part.id)
+            if not allowed:
+                return False
+    return True
 
 
 def _items(tree: object) -> Iterator[tuple[str, object]]:

@@ -30,7 +30,7 @@ from monitor.errors import BadRecord, PartitionLost, StoreError
 from monitor.extract import Prepared
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
-from monitor.sources.protocol import Gap, Partition, Polled, RawRecord, Source
+from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord, Source
 from monitor.store.store import Store
 from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, OutboxMessage
@@ -125,6 +125,8 @@ class Ingest:
 
     def start_offset(self, partition: Partition) -> int | None:
         """The store's next offset; remembered as what the next commit expects. Older topics of its name retire."""
+        # What was polled before the partition was placed anew may lie beyond its new place: reading goes on there.
+        self._stash = [_without(polled, partition) for polled in self._stash]
         self._store.register_topic(partition.cluster, partition.topic, partition.topic_id)
         stored = self._store.load_offset(partition)
         self._expected[partition] = stored
@@ -181,10 +183,14 @@ class Ingest:
 
     def _read_loop(self, source: Source, stop: threading.Event) -> None:
         heartbeat_at = 0.0
-        while not stop.is_set() and self._failure is None and (self._stash or not source.exhausted):
-            for partition in list(self._lost):
-                self._lost.discard(partition)
-                source.rewind(partition)
+        while not stop.is_set() and self._failure is None:
+            if self._lost or (source.exhausted and not self._stash):
+                # What is under way ends first: a refused commit takes those behind it along, and gives records back.
+                self.settle()
+                if not self._lost:
+                    return
+                while self._lost:
+                    source.rewind(self._lost.pop())
             polled = self._stash.pop(0) if self._stash else source.poll(0.2, self._settings.ingest.chunk_records)
             beat = time.monotonic() - heartbeat_at > self._settings.ingest.heartbeat_seconds
             if not (polled.records or polled.gaps or beat):
@@ -218,11 +224,15 @@ class Ingest:
         return True
 
     def _read_chunk(self, source: Source, records: Sequence[RawRecord], gaps: Sequence[Gap]) -> Chunk:
+        standing = source.progress()
+        # Without an offset to advance nothing would keep a record from being counted here and by its new owner.
+        owned = {progress.partition for progress in standing}
+        gaps = [gap for gap in gaps if gap.partition in owned]
         # After a rewind, what was fetched before it may still come: it is committed already.
         first = {partition: expected or 0 for partition, expected in self._expected.items()}
         first.update({gap.partition: min(first.get(gap.partition, 0), gap.stop) for gap in gaps})
-        records = [raw for raw in records if raw.offset >= first.get(raw.partition, 0)]
-        chunk = Chunk(gaps=list(gaps))
+        records = [raw for raw in records if raw.partition in owned and raw.offset >= first.get(raw.partition, 0)]
+        chunk = Chunk(gaps=gaps)
         decoded = decode_chunk(records, self._limits, self._wall_us())
         lateness_us = round(self._settings.windows.allowed_lateness_seconds * SECOND_US)
         reached: dict[Partition, int] = {gap.partition: gap.stop for gap in gaps}
@@ -252,17 +262,17 @@ class Ingest:
                     item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
                 elif value.status == "ok" and not item.late:
                     item.pending = item.route.extractor.submit(value)
-        chunk.advances = self._advances(source, reached)
+        chunk.advances = self._advances(standing, reached)
         return chunk
 
     def _route(self, prediction: Prediction) -> Route | None:
         model = prediction.model
         return _retrying(lambda: self._book.route(model.name, model.version), lambda: self._failure is not None)
 
-    def _advances(self, source: Source, reached: dict[Partition, int]) -> list[Advance]:
+    def _advances(self, standing: Sequence[Progress], reached: dict[Partition, int]) -> list[Advance]:
         """Offsets that the chunk moves, and heartbeats of partitions in which nothing came."""
         advances = []
-        for progress in source.progress():
+        for progress in standing:
             partition = progress.partition
             if partition.cluster == FILE_CLUSTER:
                 continue
@@ -404,6 +414,13 @@ class Ingest:
         tx.add_tallies(tallies)
         tx.add_outbox(outbox)
         return _summary(tallies)
+
+
+def _without(polled: Polled, partition: Partition) -> Polled:
+    return Polled(
+        [raw for raw in polled.records if raw.partition != partition],
+        [gap for gap in polled.gaps if gap.partition != partition],
+    )
 
 
 def _identity(item: Item) -> tuple[str, str, str]:

@@ -51,9 +51,10 @@ class _LastFailure(logging.Handler):
     text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = re.search(r"onnection (?:to \S+ )?failed: (.+?)(?: \(backoff .*)?$", record.getMessage())
-        if found:
-            self.text = " ".join(found.group(1).split())
+        found = re.search(r"(?:failed|lost): (.+?)(?: \(backoff .*)?$", record.getMessage())
+        # A refused password or certificate is followed by complaints about the connection that closed for it.
+        if found and not ("uthentication" in self.text and "uthentication" not in found.group(1)):
+            self.text = " ".join(found.group(1).split())[:200]
 
 
 _last_failure = _LastFailure()
@@ -278,6 +279,7 @@ class Outage:
 
     def end(self) -> None:
         """It worked."""
+        _last_failure.text = ""
         if self._since_s is not None:
             self._log.info("%s: answers again after %.1f s", self._what, self._clock_s() - self._since_s)
             self._since_s = None

@@ -36,8 +36,12 @@ from tests.made_records import MASK, lines, predictions
 HOUR_US = 3600 * SECOND_US
 NOW_US = 497_222 * HOUR_US
 """A full hour in September 2026; the clock of these tests."""
-CAMERAS = [Partition("cluster", "topic-id", "segwatch.predictions", number) for number in range(4)]
 HANGS_AFTER_S = 60.0
+
+
+def partition(number: int = 0, topic_id: str = "topic-id") -> Partition:
+    """A partition of the predictions' topic; another topic id is another log that starts at offset 0."""
+    return Partition("cluster", topic_id, "segwatch.predictions", number)
 
 
 def settings_of(folder: Path, **sections: Mapping[str, Any]) -> Settings:
@@ -124,13 +128,19 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(record)
 
 
-def log_of(values: Iterable[bytes | None], ingest: Ingest, *, partitions: int = 1, **more: Any) -> MemorySource:
-    """A finite source with these values, dealt out to partitions in turn."""
+def log_of(
+    values: Iterable[bytes | None],
+    ingest: Ingest,
+    *,
+    partitions: int = 1,
+    topic_id: str = "topic-id",
+    timestamp_us: int | None = None,
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> MemorySource:
+    """A finite source with these values, dealt out to the partitions of a topic in turn."""
     source = MemorySource(ingest.start_offset, ingest.settle, wall_us=lambda: NOW_US)
-    for partition in CAMERAS[:partitions]:
-        source.assign(partition)
     for index, value in enumerate(values):
-        source.append(CAMERAS[index % partitions], value, **more)
+        source.append(partition(index % partitions, topic_id), value, headers=headers, timestamp_us=timestamp_us)
     return source
 
 
@@ -139,7 +149,7 @@ def ingest_of(store: Store, settings: Settings, **more: Any) -> Ingest:
 
 
 def run(ingest: Ingest, source: Source, stop: threading.Event | None = None) -> IngestCounts:
-    """``ingest.run`` to its end, its error raised here; AssertionError where it hangs or leaves threads behind."""
+    """``ingest.run`` to its end, its error raised here; AssertionError where it hangs."""
     failure: list[BaseException] = []
 
     def work() -> None:
@@ -148,22 +158,19 @@ def run(ingest: Ingest, source: Source, stop: threading.Event | None = None) -> 
         except BaseException as error:
             failure.append(error)
 
-    before = set(threading.enumerate())
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(HANGS_AFTER_S)
     assert not thread.is_alive(), "ingest hangs"
-    left = set(threading.enumerate()) - before
-    assert not {one.name for one in left} & {"embed", "commit"}, left
     if failure:
         raise failure[0]
     return ingest.counts
 
 
-def feed(store: Store, settings: Settings, values: Iterable[bytes | None], **more: Any) -> IngestCounts:
-    """A new worker that reads these values from a log of its own that was never read before, and ends."""
+def feed(store: Store, settings: Settings, values: Iterable[bytes | None], **log: Any) -> IngestCounts:
+    """A new worker reads a log with these values to its end, from where the store says."""
     ingest = ingest_of(store, settings)
-    return run(ingest, log_of(values, ingest, **more))
+    return run(ingest, log_of(values, ingest, **log))
 
 
 def state_of(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int]]:

@@ -210,7 +210,11 @@ def calling_shape(folder: Path) -> Callable[[str, bytes], bytes]:
     return change
 
 
-@pytest.mark.parametrize("attack", [trapped_example, pickled_weights, calling_shape])
+def calling_operation(folder: Path) -> Callable[[str, bytes], bytes]:
+    return lambda name, data: data.replace(b"torch.ops.aten.relu_.default", b"torch.os.mkdir")
+
+
+@pytest.mark.parametrize("attack", [trapped_example, pickled_weights, calling_shape, calling_operation])
 def test_a_program_that_would_run_code_while_it_is_read_is_refused(
     tmp_path: Path, attack: Callable[[Path], Callable[[str, bytes], bytes]]
 ) -> None:
