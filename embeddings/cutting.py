@@ -70,12 +70,14 @@ def export_backbone(
     """
     if out.suffix != ".pt2":
         raise BackboneError(f"{out}: a torch.export program's name ends in .pt2")
+    if not layer:
+        raise BackboneError(f"{source}: there is no layer '' to cut at; name one")
     network, own_mean, own_std = _load(source, weights)
     example = torch.rand(2, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about TorchScript's age, and about attributes that tracing leaves behind
         if isinstance(network, torch.jit.ScriptModule):
-            cut: nn.Module = make_fx(lambda x: _call_to(network, "forward", layer, (x,)), pre_dispatch=True)(example)
+            cut: nn.Module = make_fx(lambda x: _call_to(network, "", layer, (x,)), pre_dispatch=True)(example)
         else:
             cut = _cut_graph(network, layer, example)
         whole = Normalised(cut, mean or own_mean, std or own_std)
@@ -200,9 +202,10 @@ def _export(network: nn.Module, example: Tensor) -> ExportedProgram:
         raise BackboneError(f"the network only takes batches of a fixed size: {message}") from None
 
 
-def _call_to(module: Any, method: str, layer: str, arguments: tuple[Any, ...]) -> Any:
-    """Run a TorchScript ``module`` as far as its ``layer``, and return that one's output."""
+def _call_to(module: Any, reached: str, layer: str, arguments: tuple[Any, ...], method: str = "forward") -> Any:
+    """Run a TorchScript ``module``, which is called ``reached``, as far as ``layer`` in it; return its output."""
     graph = getattr(module, method).graph.copy()
+    submodules = dict(module.named_modules())
     for node in graph.nodes():
         if node.kind() != "prim::CallMethod":
             continue
@@ -218,12 +221,12 @@ def _call_to(module: Any, method: str, layer: str, arguments: tuple[Any, ...]) -
         results = torch._C._create_function_from_graph("cut", graph)(module._c, *arguments)
         inner = results if isinstance(results, tuple) else (results,)
         if path == layer:
-            return dict(module.named_modules())[path](*inner)
-        child = dict(module.named_modules())[path] if path else module
-        rest = layer.removeprefix(f"{path}.") if path else layer
-        return _call_to(child, node.s("name"), rest, inner)
-    known = [name for name, _ in module.named_modules() if name]
-    raise BackboneError(f"the TorchScript network calls no layer {layer!r} outside of branches; it has {_some(known)}")
+            return submodules[path](*inner)
+        if not path:  # another method of its own
+            return _call_to(module, reached, layer, inner, node.s("name"))
+        return _call_to(submodules[path], f"{reached}{path}.", layer.removeprefix(f"{path}."), inner, node.s("name"))
+    known = [f"{reached}{name}" for name in submodules if name]
+    raise BackboneError(f"the network calls no layer {reached + layer!r} outside of branches; it has {_some(known)}")
 
 
 def _path(value: Any) -> str:

@@ -95,7 +95,7 @@ def _inspect_json(tree: object, path: Path) -> None:
 
 
 def _is_arithmetic(expression: object) -> bool:
-    """Whether it can only add, multiply, divide and compare named dimensions, as in ``Mul(Integer(2), Symbol('s0'))``."""
+    """Whether it can only calculate with named dimensions, as ``Mul(Integer(2), Symbol('s0'))`` does."""
     if not isinstance(expression, str):
         return False
     try:

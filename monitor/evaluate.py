@@ -69,7 +69,7 @@ class Evaluator:
                     if not error.retriable:
                         raise
                     log.warning("store: %s", error)
-                    self._leader = None
+                    self.close()
                 stop.wait(TICK_S)
         finally:
             self.close()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,9 +93,7 @@ def _payloads() -> dict[str, tuple[str, Mapping[str, object], bytes]]:
             for model, data in (("street", street), ("yard", yard)):
                 file = folder / f"{model}.jsonl"
                 file.write_bytes(data)
-                _, baseline, _ = make_baseline(
-                    settings, store, [file], model=model, version="1", embedders=embedders()
-                )
+                _, baseline, _ = make_baseline(settings, store, [file], model=model, version="1", embedders=embedders())
                 built[model] = ("1", baseline.summary(), baseline.to_bytes())
     return built
 
@@ -167,6 +168,27 @@ def run(ingest: Ingest, source: Source, stop: threading.Event | None = None) -> 
     return ingest.counts
 
 
+@contextmanager
+def running(ingest: Ingest, source: Source) -> Iterator[None]:
+    """``ingest.run`` in the background; stopped at the end of the block, its error raised there."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(run, ingest, source, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+        done.result()
+
+
+def eventually(what: str, probe: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until ``probe`` says yes."""
+    until_s = time.monotonic() + timeout_s
+    while not probe():
+        assert time.monotonic() < until_s, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.01)
+
+
 def feed(store: Store, settings: Settings, values: Iterable[bytes | None], **log: Any) -> IngestCounts:
     """A new worker reads a log with these values to its end, from where the store says."""
     ingest = ingest_of(store, settings)
@@ -177,9 +199,7 @@ def state_of(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int]]:
     """Every pane's merged state and every tally: what must not depend on who counted, or in which order."""
     panes: dict[PaneKey, list[PaneStatistic]] = {}
     for extent in store.pane_extent():
-        for pane in store.read_panes(
-            extent.model, extent.version, slice=extent.slice, baseline_id=extent.baseline_id
-        ):
+        for pane in store.read_panes(extent.model, extent.version, slice=extent.slice, baseline_id=extent.baseline_id):
             panes.setdefault(pane.key, []).append(PaneStatistic.from_bytes(pane.state))
     merged = {key: PaneStatistic.merged(parts).to_bytes() for key, parts in panes.items()}
     return merged, {key: value for key, value in store.read_tallies().items() if value}

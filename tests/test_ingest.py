@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,23 +20,27 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from monitor.baseline_book import Route
+from detectors.signals.class_mix import OTHER
+from detectors.statistic import PaneStatistic
+from monitor.baseline_book import RETRY_UNKNOWN_S, Route
 from monitor.errors import BadRecord, StoreError
-from monitor.ingest import Ingest
 from monitor.settings import Settings
+from monitor.sources.files import FileSource
 from monitor.sources.memory import MemorySource
-from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord
+from monitor.sources.protocol import Gap, Partition, Polled, RawRecord
 from monitor.store.database import DatabaseError
 from monitor.store.store import Store
 from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, PaneKey
-from monitor.tallies import DEAD_LETTER, DROPPED, LAST_EVENT_US, RECORDS, TallyKey
+from monitor.tallies import CONFIDENCE_BUCKET, DEAD_LETTER, DROPPED, LAST_EVENT_US, RECORDS, TallyKey
 from monitor.windows import SECOND_US, pane_start, to_text
 from tests.embedded import (
     HOUR_US,
     NOW_US,
     add_baseline,
+    baseline_of,
     encode,
+    eventually,
     feed,
     image_record,
     ingest_of,
@@ -47,11 +51,12 @@ from tests.embedded import (
     picture,
     records_in,
     run,
+    running,
     settings_of,
     state_of,
 )
-from tests.made_png import png
-from tests.made_records import DIMENSIONS, prediction, predictions
+from tests.made_png import assembled, header
+from tests.made_records import DIMENSIONS, MASK, prediction, predictions
 
 State = tuple[dict[PaneKey, bytes], dict[TallyKey, int]]
 PANE_US = 300 * SECOND_US
@@ -234,11 +239,11 @@ class TestLateness:
         assert outcomes_of(store) == {"ok": 1}
 
 
-class Meddler:
-    """A store in which somebody else moves a partition's offset, just before the ``at``-th transaction."""
+class Wrapped:
+    """A store that behaves otherwise in its transactions; everything else is the store's own."""
 
-    def __init__(self, store: Store, partition: Partition, at: int, next_offset: int) -> None:
-        self._store, self._partition, self._at, self._next = store, partition, at, next_offset
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.transactions = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -247,28 +252,637 @@ class Meddler:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         self.transactions += 1
-        if self.transactions == self._at:
-            stored = self._store.load_offset(self._partition)
-            with self._store.transaction() as tx:
-                tx.advance(Advance(self._partition, stored, self._next, 100, None, None))
+        self.before(self.transactions)
         with self._store.transaction() as tx:
             yield tx
+            self.inside(self.transactions)
+        self.after(self.transactions)
+
+    def before(self, number: int) -> None: ...
+
+    def inside(self, number: int) -> None: ...
+
+    def after(self, number: int) -> None: ...
+
+
+class Meddler(Wrapped):
+    """Before the ``at``-th transaction another worker moves a partition's offset."""
+
+    def __init__(self, store: Store, where: Partition, at: int, next_offset: int) -> None:
+        super().__init__(store)
+        self._where, self._at, self._next = where, at, next_offset
+
+    def before(self, number: int) -> None:
+        if number == self._at:
+            move(self._store, self._where, self._next)
+
+
+def move(store: Store, where: Partition, next_offset: int) -> None:
+    """Another worker says that it has counted everything below ``next_offset``."""
+    with store.transaction() as tx:
+        tx.advance(Advance(where, store.load_offset(where), next_offset, 100, None, None))
 
 
 class TestPartitions:
     def test_records_of_a_partition_that_another_worker_advanced_are_left_to_it(
         self, store: Store, settings: Settings
     ) -> None:
-        # Partition 0 holds even records, partition 1 odd ones. Before the second commit another worker has counted
-        # the first 20 of partition 0 (here it only says so), and this worker must not count those among them that it
-        # had not committed yet.
-        meddler = Meddler(store, partition(0), at=2, next_offset=20)
-        ingest = ingest_of(meddler, settings)
+        # Partition 0 holds the even records, and the source gives it first, 16 at a time. Before the second commit
+        # another worker has counted up to 20: this one must count neither 16 to 19 of partition 0, nor lose the rest.
+        ingest = ingest_of(Meddler(store, partition(0), at=2, next_offset=20), settings)
         counts = run(ingest, log_of(good(80), ingest, partitions=2))
-        committed_before = store.load_offset(partition(0))
-        assert committed_before == 40
-        assert store.load_offset(partition(1)) == 40
-        # 40 odd ones, of the even ones those of the first commit and those from offset 20 on.
-        first_commit = 16
-        assert counts.outcomes == {"ok": 40 + first_commit + 20}
+        assert store.load_offset(partition(0)) == store.load_offset(partition(1)) == 40
+        assert counts.outcomes == {"ok": 40 + 16 + 20}
         assert outcomes_of(store) == counts.outcomes
+        assert records_in(store) == 76
+
+    @pytest.mark.parametrize("at", [1, 2, 3, 4])
+    def test_a_partition_that_another_worker_finished_is_left_alone(
+        self, store: Store, settings: Settings, at: int
+    ) -> None:
+        ingest = ingest_of(Meddler(store, partition(1), at=at, next_offset=40), settings)
+        counts = run(ingest, log_of(good(80), ingest, partitions=2))
+        own = {1: 0, 2: 0, 3: 0, 4: 8}[at]  # partition 1 comes with the third chunk of 16
+        assert counts.outcomes == {"ok": 40 + own}
+        assert outcomes_of(store) == counts.outcomes
+
+    def test_two_workers_that_believe_to_own_the_same_partition_count_each_record_once(
+        self, store: Store, settings: Settings
+    ) -> None:
+        values = [*good(150), b"{"]
+        first, second = ingest_of(store, settings), ingest_of(store, settings)
+        with ThreadPoolExecutor(2) as pool:
+            done = [pool.submit(run, ingest, log_of(values, ingest)) for ingest in (first, second)]
+            for one in done:
+                one.result()
+        assert outcomes_of(store) == {"ok": 150, "dead_letter": 1}
+        assert first.counts.read + second.counts.read == 151
+        assert len(letters(store)) == 1
+
+    def test_bad_records_and_gaps_of_a_lost_partition_are_the_other_workers_too(
+        self, store: Store, settings: Settings
+    ) -> None:
+        feed(store, settings, good(4))
+        ingest = ingest_of(Meddler(store, partition(0), at=1, next_offset=13), settings)
+        source = log_of([*good(10), b"{", b"}", b"["], ingest)
+        source.retain(partition(0), 10)
+        run(ingest, source)
+        assert outcomes_of(store) == {"ok": 4}
+        assert letters(store) == []
+
+    def test_what_was_polled_of_a_partition_that_was_then_given_up_is_not_counted(
+        self, store: Store, settings: Settings
+    ) -> None:
+        # While the queues are full, the source is polled to keep its membership. A partition that is assigned in such
+        # a poll may give records, and be taken away again by the next one.
+        blocked = threading.Event()
+
+        class Slow(Wrapped):
+            def before(self, number: int) -> None:
+                blocked.wait(20)
+
+        class Rebalancing(MemorySource):
+            polls_when_paused = 0
+
+            def poll(self, timeout_s: float, max_records: int) -> Polled:
+                if self._paused:
+                    self.polls_when_paused += 1
+                    if self.polls_when_paused == 1:
+                        self.append(partition(1), good(1, first=900)[0])
+                        ingest.start_offset(partition(1))
+                        return Polled([self._logs[partition(1)].records[0]])
+                    if self.polls_when_paused == 2:
+                        self.revoke(partition(1))
+                        move(store, partition(1), 1)  # its new owner has counted the record
+                        blocked.set()
+                return super().poll(timeout_s, max_records)
+
+        ingest = ingest_of(Slow(store), settings)
+        source = Rebalancing(ingest.start_offset, lambda _gone: None)
+        for value in good(160):
+            source.append(partition(0), value)
+        run(ingest, source)
+        assert source.polls_when_paused >= 2
+        assert outcomes_of(store) == {"ok": 160}
+        assert store.load_offset(partition(1)) == 1
+
+    def test_settle_commits_what_was_read_before_a_partition_is_given_up(
+        self, store: Store, settings: Settings
+    ) -> None:
+        at_revoke: list[int | None] = []
+
+        class Taken(MemorySource):
+            def poll(self, timeout_s: float, max_records: int) -> Polled:
+                if self._logs and self.progress() and self.progress()[0].position == 64:
+                    self.revoke(partition(0))
+                    at_revoke.append(store.load_offset(partition(0)))
+                return super().poll(timeout_s, max_records)
+
+        class Slow(Wrapped):
+            def before(self, number: int) -> None:
+                time.sleep(0.05)
+
+        ingest = ingest_of(Slow(store), settings)
+        source = Taken(ingest.start_offset, ingest.settle)
+        for value in good(100):
+            source.append(partition(0), value)
+        run(ingest, source)
+        assert at_revoke == [64]
+        assert outcomes_of(store) == {"ok": 64}
+
+    def test_offsets_that_retention_took_away_are_counted_as_dropped(self, store: Store, settings: Settings) -> None:
+        values = good(50)
+        feed(store, settings, values[:10])
+        ingest = ingest_of(store, settings)
+        source = log_of(values, ingest)
+        source.retain(partition(0), 33)
+        counts = run(ingest, source)
+        assert counts.outcomes == {"dropped": 23, "ok": 17}
+        assert outcomes_of(store) == {"ok": 27, "dropped": 23}
+        assert store.read_tallies()[TallyKey(DROPPED, "", "", "retention", 0)] == 23
+        assert store.load_offset(partition(0)) == 50
+
+    def test_a_log_that_lost_everything_to_retention_is_counted_as_dropped_too(
+        self, store: Store, settings: Settings
+    ) -> None:
+        values = good(30)
+        feed(store, settings, values[:10])
+        ingest = ingest_of(store, settings)
+        source = log_of(values, ingest)
+        source.retain(partition(0), 30)
+        run(ingest, source)
+        assert outcomes_of(store) == {"ok": 10, "dropped": 20}
+        assert store.load_offset(partition(0)) == 30
+
+    def test_a_log_that_was_cut_back_goes_on_at_its_end(self, store: Store, settings: Settings) -> None:
+        feed(store, settings, good(50))
+
+        class CutBack(MemorySource):
+            """The log ends at 20, although 50 were read: offsets from 20 on are new records."""
+
+            told = False
+
+            def poll(self, timeout_s: float, max_records: int) -> Polled:
+                if not self.told:
+                    self.told = True
+                    ingest.start_offset(partition(0))
+                    self._logs[partition(0)].position = 20
+                    return Polled([], [Gap(partition(0), 20, 20, "truncated")])
+                return super().poll(timeout_s, max_records)
+
+        ingest = ingest_of(store, settings)
+        source = CutBack(ingest.start_offset, ingest.settle, wall_us=lambda: NOW_US)
+        for value in [*good(20), *good(25, first=1000)]:
+            source.append(partition(0), value)
+        run(ingest, source)
+        assert outcomes_of(store) == {"ok": 75}
+        assert store.load_offset(partition(0)) == 45
+
+    def test_an_idle_partition_keeps_saying_that_it_has_caught_up(self, store: Store, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, ingest={"heartbeat_seconds": 0.02})
+        clock = [NOW_US]
+        ingest = ingest_of(store, settings)
+        source = MemorySource(ingest.start_offset, ingest.settle, finite=False, wall_us=lambda: clock[0])
+        source.append(partition(0), good(1)[0])
+
+        def caught_up_at() -> int | None:
+            progress = store.partition_progress()
+            return progress[0].caught_up_at_us if progress else None
+
+        with running(ingest, source):
+            eventually("caught up", lambda: caught_up_at() == NOW_US)
+            clock[0] += 12345
+            eventually("heartbeat", lambda: caught_up_at() == NOW_US + 12345)
+        [progress] = store.partition_progress()
+        assert progress.next_offset == progress.end_offset == 1
+        assert progress.max_event_time_us == NOW_US - HOUR_US
+
+    def test_a_lagging_partition_says_how_far_it_is(self, store: Store, settings: Settings) -> None:
+        seen: list[tuple[int, int, int | None]] = []
+
+        class Watching(Wrapped):
+            def after(self, number: int) -> None:
+                [progress] = self._store.partition_progress()
+                seen.append((progress.next_offset, progress.end_offset, progress.caught_up_at_us))
+
+        ingest = ingest_of(Watching(store), settings)
+        run(ingest, log_of(good(40), ingest))
+        assert seen == [(16, 40, None), (32, 40, None), (40, 40, NOW_US)]
+
+    def test_a_topic_that_was_made_again_starts_anew_and_no_longer_holds_the_watermark(
+        self, store: Store, settings: Settings
+    ) -> None:
+        feed(store, settings, good(5), topic_id="old")
+        feed(store, settings, good(5, first=50), topic_id="new")
+        assert outcomes_of(store) == {"ok": 10}
+        assert [one.partition.topic_id for one in store.partition_progress()] == ["new"]
+
+
+class Failing(Wrapped):
+    """Raises ``error`` from one method of its transactions (or just before the commit), ``times`` times."""
+
+    def __init__(self, store: Store, method: str, error: Exception, times: int) -> None:
+        super().__init__(store)
+        self._method, self._error, self.left = method, error, times
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._store.transaction() as tx:
+            yield _FailingTransaction(tx, self)  # type: ignore[misc]
+            self.fail_in("commit")
+
+    def fail_in(self, method: str) -> None:
+        if method == self._method and self.left:
+            self.left -= 1
+            raise self._error
+
+
+class _FailingTransaction:
+    def __init__(self, tx: Transaction, owner: Failing) -> None:
+        self._tx, self._owner = tx, owner
+
+    def __getattr__(self, name: str) -> Any:
+        self._owner.fail_in(name)
+        return getattr(self._tx, name)
+
+
+STEPS = ("advance", "insert_samples", "known_samples", "add_panes", "add_tallies", "add_outbox", "commit")
+
+
+class TestFaults:
+    @pytest.mark.parametrize("step", STEPS)
+    def test_a_transaction_that_fails_anywhere_leaves_nothing(
+        self, store: Store, settings: Settings, step: str
+    ) -> None:
+        ingest = ingest_of(Failing(store, step, StoreError("the disk burns"), 1), settings)
+        with pytest.raises(StoreError, match="the disk burns"):
+            run(ingest, log_of([*good(20), b"{"], ingest))
+        assert state_of(store) == ({}, {})
+        assert store.partition_progress() == []
+        assert store.outbox_pending() == 0
+        feed(store, settings, [*good(20), b"{"])
+        assert outcomes_of(store) == {"ok": 20, "dead_letter": 1}
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_a_database_that_is_away_is_waited_for(self, store: Store, settings: Settings, step: str) -> None:
+        away = Failing(store, step, DatabaseError("away", retriable=True), 2)
+        ingest = ingest_of(away, settings)
+        counts = run(ingest, log_of([*good(20), b"{"], ingest))
+        assert away.left == 0
+        assert counts.outcomes == {"ok": 20, "dead_letter": 1}
+        assert outcomes_of(store) == counts.outcomes
+        assert records_in(store) == 20
+
+    def test_a_commit_that_took_place_although_the_connection_broke_counts_once(
+        self, store: Store, settings: Settings
+    ) -> None:
+        class Unsure(Wrapped):
+            def after(self, number: int) -> None:
+                if number == 1:
+                    raise DatabaseError("connection lost in the commit", retriable=True)
+
+        ingest = ingest_of(Unsure(store), settings)
+        run(ingest, log_of([*good(40), b"{"], ingest))
+        assert outcomes_of(store) == {"ok": 40, "dead_letter": 1}
+        assert records_in(store) == 40
+
+    def test_a_baseline_that_cannot_be_looked_up_for_a_while_is_waited_for(
+        self, store: Store, settings: Settings
+    ) -> None:
+        class Away(Wrapped):
+            left = 2
+
+            def active_baselines(self) -> Any:
+                if self.left:
+                    self.left -= 1
+                    raise DatabaseError("away", retriable=True)
+                return self._store.active_baselines()
+
+        ingest = ingest_of(Away(store), settings)
+        run(ingest, log_of(good(3), ingest))
+        assert outcomes_of(store) == {"ok": 3}
+
+    @pytest.mark.parametrize("finite", [True, False])
+    def test_a_fatal_error_in_a_commit_ends_the_run_with_that_error(
+        self, store: Store, settings: Settings, finite: bool
+    ) -> None:
+        ingest = ingest_of(Failing(store, "add_panes", StoreError("no such table"), 99), settings)
+        source = MemorySource(ingest.start_offset, ingest.settle, finite=finite)
+        for value in good(500):  # more than the queues hold
+            source.append(partition(), value)
+        with pytest.raises(StoreError, match="no such table"):
+            run(ingest, source)
+
+    @pytest.mark.parametrize("at", [1, 60, 400])
+    def test_a_crash_of_the_embedding_stage_ends_the_run_with_that_error(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, at: int
+    ) -> None:
+        seen = 0
+
+        def crash(route: Route, prepared: Sequence[Any]) -> Any:
+            nonlocal seen
+            seen += len(prepared)
+            if seen >= at:
+                raise ZeroDivisionError("in the backbone")
+            return np.zeros((len(prepared), route.baseline.statistic.layout.width), np.uint8)  # type: ignore[union-attr]
+
+        monkeypatch.setattr("monitor.ingest.codes_of", crash)
+        ingest = ingest_of(store, settings)
+        with pytest.raises(ZeroDivisionError, match="in the backbone"):
+            run(ingest, log_of(good(500), ingest))
+        stored = store.load_offset(partition()) or 0
+        assert outcomes_of(store)["ok"] == stored < at + 16
+        monkeypatch.undo()
+        feed(store, settings, good(500))
+        assert outcomes_of(store) == {"ok": 500}
+
+    def test_a_source_that_fails_ends_the_run_with_its_error(self, store: Store, settings: Settings) -> None:
+        class Broken(MemorySource):
+            def poll(self, timeout_s: float, max_records: int) -> Polled:
+                raise OSError("cable cut")
+
+        ingest = ingest_of(store, settings)
+        source = Broken(ingest.start_offset, ingest.settle)
+        source.append(partition(), good(1)[0])
+        with pytest.raises(OSError, match="cable cut"):
+            run(ingest, source)
+
+    def test_the_callback_for_bad_records_may_fail(self, store: Store, settings: Settings) -> None:
+        def refuse(_raw: RawRecord, _bad: BadRecord) -> None:
+            raise BrokenPipeError
+
+        ingest = ingest_of(store, settings, on_bad=refuse)
+        with pytest.raises(BrokenPipeError):
+            run(ingest, log_of([b"{"], ingest))
+
+    def test_when_told_to_stop_everything_that_was_read_is_committed(self, store: Store, settings: Settings) -> None:
+        ingest = ingest_of(store, settings)
+        source = MemorySource(ingest.start_offset, ingest.settle, finite=False)
+        for value in good(100):
+            source.append(partition(), value)
+        with running(ingest, source):
+            eventually("first commit", lambda: store.load_offset(partition()))
+        position = source.progress()[0].position
+        assert store.load_offset(partition()) == position == outcomes_of(store)["ok"]
+        feed(store, settings, good(100))
+        assert outcomes_of(store) == {"ok": 100}
+
+
+class TestBadRecords:
+    @staticmethod
+    def every_kind() -> dict[str, list[bytes | None]]:
+        """Bad values by the reason that they must be given."""
+        at = NOW_US - HOUR_US
+        image = image_record(1, at)
+        data = base64.b64encode
+        jpeg = picture(1)
+        huge = assembled(header(100_000, 100_000), b"")
+
+        def with_image(content: bytes) -> bytes:
+            return encode({**image, "image": {"data": data(content).decode()}})
+
+        def with_mask(mask: Mapping[str, Any]) -> bytes:
+            return encode(prediction(1, at, instances=[{"class": "car", "score": 0.5, "mask": mask}]))
+
+        def without(field: str) -> bytes:
+            return encode({key: value for key, value in prediction(1, at).items() if key != field})
+
+        return {
+            "empty": [None, b""],
+            "not_json": [b"{", b"\xff", b'{"type": NaN}'],
+            "unknown_type": [encode(prediction(1, at, type="segwatch.prediction.v9")), encode(label())],
+            "missing_field": [without("input_id"), without("event_time"), without("model"), without("embedding")],
+            "wrong_type": [encode(prediction(1, at, input_id=7)), b"[]", encode(prediction(1, at, model="street"))],
+            "out_of_bounds": [
+                encode(prediction(1, at, sampling_probability=0)),
+                encode(prediction(1, at, latency_seconds=-1)),
+                encode(prediction(1, at, input_id="x" * 257)),
+                encode(prediction(1, at, slices={str(i): "a" for i in range(17)})),
+                encode(
+                    prediction(
+                        1, at, instances=[{"class": "car", "score": 1.5, "mask": {"size": [1, 1], "counts": [1]}}]
+                    )
+                ),
+            ],
+            "bad_time": [encode(prediction(1, at, event_time="yesterday")), encode(prediction(1, 0))],
+            "future_time": [encode(prediction(1, NOW_US + HOUR_US))],
+            "bad_text": [encode(prediction(1, at, input_id="a\0b"))],
+            "bad_mask": [with_mask({"size": [4, 4], "counts": [3, 4, 8]}), with_mask({"size": [4, 4], "counts": "!!"})],
+            "mask_too_large": [with_mask({"size": [10**6, 10**6], "counts": [10**12]})],
+            "image_undecodable": [with_image(jpeg[:20] + b"\0" * 400 + jpeg[-2:])],
+            "image_truncated": [with_image(jpeg[: len(jpeg) // 2]), with_image(b"")],
+            "image_too_large": [with_image(huge)],
+            "image_format": [with_image(b"GIF89a" + b"\0" * 50)],
+            "bad_base64": [encode({**image, "image": {"data": "***"}})],
+            "uri_refused": [encode({**image, "image": {"uri": "file:///etc/passwd"}})],
+            "bad_semantic": [encode(prediction(1, at, semantic={"classes_png": data(jpeg).decode()}))],
+            "unknown_model": [encode(prediction(1, at, model={"name": "Street", "version": "1"}))],
+            "embedding_mismatch": [
+                encode(prediction(1, at, embedding=[1.0] * (DIMENSIONS + 1))),
+                encode(image_record(1, at, model={"name": "street", "version": "1"})),
+            ],
+        }
+
+    def test_every_kind_goes_to_the_dead_letters_with_its_reason_and_the_next_record_is_read(
+        self, store: Store, settings: Settings
+    ) -> None:
+        bad = [(reason, value) for reason, values in self.every_kind().items() for value in values]
+        fine = good(len(bad))
+        mixed = [value for pair in zip([value for _, value in bad], fine, strict=True) for value in pair]
+        told: list[str] = []
+        ingest = ingest_of(store, settings, on_bad=lambda _raw, error: told.append(error.reason))
+        counts = run(ingest, log_of(mixed, ingest))
+        assert told == [reason for reason, _ in bad]
+        assert counts.outcomes == {"ok": len(bad), "dead_letter": len(bad)}
+        assert counts.reasons == Counter(reason for reason, _ in bad)
+        assert Counter(letters(store)) == Counter(bad)
+        tallies = store.read_tallies()
+        assert {key.label: value for key, value in tallies.items() if key.series == DEAD_LETTER} == counts.reasons
+        assert sum(value for key, value in tallies.items() if key.series == RECORDS) == len(mixed)
+
+    def test_a_dead_letter_says_where_the_record_came_from_and_keeps_its_headers_and_key(
+        self, store: Store, settings: Settings
+    ) -> None:
+        ingest = ingest_of(store, settings)
+        source = MemorySource(ingest.start_offset, ingest.settle)
+        source.append(partition(3), good(1)[0])
+        headers = [("ce_id", b"7"), ("own", b"\xff\x00"), ("own", b"twice"), ("segwatch_reason", b"forged")]
+        source.append(partition(3), b"\xff\xfe", key=b"key", headers=headers)
+        run(ingest, source)
+        with store.claim_outbox(10) as [message]:
+            assert (message.topic, message.key, message.value) == ("segwatch.dead-letter", b"key", b"\xff\xfe")
+            kept = [(name, value) for name, value in message.headers if not name.startswith("segwatch_")]
+            assert kept == headers[:3]
+            own = {name: value for name, value in message.headers if name.startswith("segwatch_")}
+        assert own["segwatch_reason"] == b"not_json"
+        assert own["segwatch_topic"] == b"segwatch.predictions"
+        assert (own["segwatch_partition"], own["segwatch_offset"]) == (b"3", b"1")
+
+    def test_a_bad_record_leaves_no_identity(self, store: Store, settings: Settings) -> None:
+        whole = image_record(1, NOW_US - HOUR_US)
+        broken = {**whole, "image": {"data": base64.b64encode(picture(1)[:100]).decode()}}
+        feed(store, settings, [encode(broken), encode(whole), encode(broken)])
+        assert outcomes_of(store) == {"ok": 1, "dead_letter": 2}
+
+    def test_a_line_that_is_too_long_for_a_record_is_named_so(self, store: Store, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, kafka={"max_message_bytes": 5000})
+        file = tmp_path / "records.jsonl"
+        lines = [*good(1), b" " * 6000 + good(1, first=1)[0], *good(1, first=2)]
+        file.write_bytes(b"\n".join(lines))
+        run(ingest_of(store, settings), FileSource([file], settings.kafka.max_message_bytes))
+        assert outcomes_of(store) == {"ok": 2, "dead_letter": 1}
+        assert letters(store) == [("too_large", None)]
+
+
+def label() -> dict[str, Any]:
+    return {
+        "type": "segwatch.label.v1",
+        "input_id": "input-1",
+        "annotator": "ann",
+        "annotation_version": 1,
+        "label_time": to_text(NOW_US - HOUR_US),
+        "instances": [],
+    }
+
+
+class TestWhatIsCounted:
+    def test_values_that_are_not_finite_fall_into_their_own_bin(self, store: Store, settings: Settings) -> None:
+        at = NOW_US - HOUR_US
+        values = [
+            msgspec.msgpack.encode(prediction(1, at, embedding=[float("nan")] * DIMENSIONS)),
+            msgspec.msgpack.encode(prediction(2, at, embedding=[0.0] * (DIMENSIONS - 1) + [float("inf")])),
+            msgspec.msgpack.encode(prediction(3, at, embedding=[1e300] + [0.0] * (DIMENSIONS - 1))),
+            msgspec.msgpack.encode(prediction(4, at)),
+        ]
+        feed(store, settings, values, headers=[("content-type", b"application/msgpack")])
+        assert outcomes_of(store) == {"ok": 4}
+        [part] = store.read_panes("street", "1")
+        counts = PaneStatistic.from_bytes(part.state).counts()
+        layout = baseline_of("street").statistic.layout
+        columns = next(one for one in layout.signals if one.signal == "embedding")
+        assert (counts[columns.start : columns.stop, -1] == 3).all()
+        assert (counts[columns.start : columns.stop].sum(axis=1) == 4).all()
+
+    def test_the_same_record_in_json_and_in_messagepack_is_a_duplicate_with_the_same_statistics(
+        self, tmp_path: Path
+    ) -> None:
+        states = []
+        for encoder, kind in (
+            (msgspec.json.encode, b"application/json"),
+            (msgspec.msgpack.encode, b"application/msgpack"),
+        ):
+            settings = settings_of(tmp_path / kind.decode().replace("/", "-"))
+            with open_store(settings, ["street", "yard"]) as store:
+                images = [image_record(i, NOW_US - HOUR_US) for i in range(4)]
+                if encoder is msgspec.msgpack.encode:
+                    images = [{**one, "image": {"data": base64.b64decode(one["image"]["data"])}} for one in images]
+                records = [*predictions(10, NOW_US - HOUR_US, 0.5), *images]
+                feed(store, settings, [encoder(one) for one in records], headers=[("content-type", kind)])
+                states.append(state_of(store))
+        assert states[0] == states[1]
+
+    def test_a_version_without_a_baseline_is_counted_and_has_no_bins(self, store: Store, settings: Settings) -> None:
+        values = [encode(prediction(i, NOW_US - HOUR_US, version="7")) for i in range(10)]
+        values.append(encode(image_record(1, NOW_US - HOUR_US, model={"name": "street", "version": "7"})))
+        feed(store, settings, values)
+        assert outcomes_of(store) == {"ok": 11}
+        assert {pane.key.baseline_id for pane in store.read_panes("street", "7")} == {""}
+        assert records_in(store, version="7") == 11
+        [pane] = store.read_panes("street", "7")
+        assert PaneStatistic.from_bytes(pane.state).dimensions == 0
+
+    def test_images_of_a_version_without_a_baseline_are_checked_all_the_same(
+        self, store: Store, settings: Settings
+    ) -> None:
+        broken = image_record(1, NOW_US - HOUR_US, model={"name": "street", "version": "7"})
+        broken["image"] = {"data": base64.b64encode(picture(1)[:100]).decode()}
+        feed(store, settings, [encode(broken)])
+        assert outcomes_of(store) == {"dead_letter": 1}
+
+    def test_an_unknown_model_that_becomes_known_is_counted_from_then_on(self, settings: Settings) -> None:
+        with Store.open(settings, write=True) as store:
+            ingest = ingest_of(store, settings)
+            source = MemorySource(ingest.start_offset, ingest.settle, finite=False)
+            values = good(2)
+            with running(ingest, source):
+                source.append(partition(), values[0])
+                eventually("dead letter", lambda: outcomes_of(store)["dead_letter"])
+                add_baseline(store, "street")
+                time.sleep(RETRY_UNKNOWN_S + 0.1)
+                source.append(partition(), values[1])
+                eventually("counted", lambda: outcomes_of(store)["ok"])
+            assert letters(store) == [("unknown_model", values[0])]
+
+    def test_a_baseline_that_is_activated_meanwhile_takes_over(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("monitor.baseline_book.REFRESH_S", 0.05)
+        ingest = ingest_of(store, settings)
+        source = MemorySource(ingest.start_offset, ingest.settle, finite=False)
+        values = [encode(prediction(i, NOW_US - HOUR_US, version="2")) for i in range(2)]
+        with running(ingest, source):
+            source.append(partition(), values[0])
+            eventually("counted", lambda: outcomes_of(store)["ok"] == 1)
+            identity = add_baseline(store, "street", "2")
+            time.sleep(0.1)
+            source.append(partition(), values[1])
+            eventually("counted", lambda: outcomes_of(store)["ok"] == 2)
+        assert sorted(part.key.baseline_id for part in store.read_panes("street", "2")) == ["", identity]
+
+    def test_classes_that_the_baseline_does_not_know_are_counted_as_other(
+        self, store: Store, settings: Settings
+    ) -> None:
+        strange = prediction(1, NOW_US - HOUR_US)
+        strange["instances"] = [{"class": name, "score": 0.5, "mask": MASK} for name in ("unicorn", "dragon", "car")]
+        feed(store, settings, [encode(strange)])
+        names = {key.label for key in store.read_tallies() if key.series == CONFIDENCE_BUCKET}
+        assert names == {OTHER, "car"}
+
+    def test_slices_have_statistics_of_their_own(self, store: Store, tmp_path: Path) -> None:
+        values = [
+            encode(prediction(i, NOW_US - HOUR_US, slices={"camera": str(i % 2), "site": "a=b"})) for i in range(10)
+        ]
+        settings = settings_of(tmp_path)
+        feed(store, settings, values)
+        assert records_in(store) == records_in(store, slice_key="site=a=b") == 10
+        assert records_in(store, slice_key="camera=0") == records_in(store, slice_key="camera=1") == 5
+        chosen = settings_of(tmp_path, windows={"slice_keys": ["site"]})
+        feed(
+            store,
+            chosen,
+            [
+                encode(prediction(i, NOW_US - HOUR_US, version="2", slices={"camera": "0", "site": "x"}))
+                for i in range(3)
+            ],
+            topic_id="b",
+        )
+        assert records_in(store, version="2", slice_key="site=x") == 3
+        assert records_in(store, version="2", slice_key="camera=0") == 0
+
+    def test_only_records_of_the_slice_that_is_asked_for_are_taken(self, store: Store, settings: Settings) -> None:
+        values = [encode(prediction(i, NOW_US - HOUR_US, slices={"camera": str(i % 3)})) for i in range(30)]
+        ingest = ingest_of(store, settings, slice_key="camera=1")
+        counts = run(ingest, log_of([*values, b"{"], ingest))
+        assert counts.outcomes == {"ok": 10, "dead_letter": 1}
+        assert counts.skipped == 20
+        assert counts.read + counts.skipped == 31
+
+    def test_panes_are_cut_by_event_time(self, store: Store, settings: Settings) -> None:
+        times = [NOW_US - HOUR_US - 1, NOW_US - HOUR_US, NOW_US - HOUR_US + PANE_US - 1, NOW_US - HOUR_US + PANE_US]
+        feed(store, settings, [encode(prediction(i, at)) for i, at in enumerate(times)])
+        found = Counter(part.key.start_us for part in store.read_panes("street", "1") for _ in range(part.records))
+        assert found == Counter(pane_start(at, PANE_US) for at in times)
+
+    def test_operational_totals_are_exact(self, store: Store, settings: Settings) -> None:
+        records = list(predictions(50, NOW_US - HOUR_US, 0.5))
+        feed(store, settings, [encode(record) for record in records])
+        tallies = store.read_tallies()
+
+        def total(series: str) -> int:
+            return sum(value for key, value in tallies.items() if key.series == series)
+
+        assert total("latency_sum_us") == sum(round(record["latency_seconds"] * 1e6) for record in records)
+        assert total("latency_bucket") == 50
+        assert total("cost_nano_usd") == 50 * 200_000
+        assert total("confidence_bucket") == sum(len(record["instances"]) for record in records)
+        assert tallies[TallyKey(LAST_EVENT_US, "street", "1", "", 0)] == NOW_US - HOUR_US + 49 * 36 * SECOND_US

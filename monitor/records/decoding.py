@@ -90,6 +90,8 @@ def _detached(bad: BadRecord) -> BadRecord:
 
 def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Record:
     value = raw.value
+    if raw.problem is not None:
+        raise BadRecord(raw.problem, f"more than {limits.max_value_bytes} bytes: the source did not keep it")
     if not value:
         raise BadRecord("empty", "the message has no value")
     if len(value) > limits.max_value_bytes:

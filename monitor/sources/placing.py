@@ -44,7 +44,7 @@ def place(
 reason='retention')
     """
     if diverged_at is not None and wanted is not None and diverged_at < wanted:
-        end = max(beginning, diverged_at)
+        end = min(end, max(beginning, diverged_at))
     if wanted is None:
         return Place(beginning if from_beginning else end)
     if wanted < beginning:

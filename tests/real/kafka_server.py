@@ -23,7 +23,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
 
+from monitor.kafka_client import KafkaUnreachable, open_admin
+from monitor.settings import KafkaSettings
 from tests.real.component import (
     ComponentFailed,
     await_ready,
@@ -287,12 +290,7 @@ def _answers(port: int) -> bool:
     if not port_open(port):
         return False
     try:
-        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=5000)
-    except Exception:  # whatever is wrong, it is not ready
+        with open_admin(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}"), timeout_s=5.0) as admin:
+            return bool(admin.describe_cluster()["brokers"])
+    except (KafkaUnreachable, KafkaError):
         return False
-    try:
-        return bool(admin.describe_cluster()["brokers"])
-    except Exception:
-        return False
-    finally:
-        admin.close()

@@ -23,6 +23,7 @@ from monitor.errors import SettingsError
 from monitor.settings import KafkaSettings
 from monitor.sources.kafka import KafkaSource
 from monitor.sources.protocol import Gap, Partition, RawRecord
+from tests.real.component import free_ports
 from tests.real.kafka_server import KafkaServer
 
 DEADLINE_S = 30.0
@@ -483,56 +484,9 @@ def test_a_batch_that_cannot_be_read_is_skipped_and_counted_as_a_gap(kafka: Kafk
         assert sorted(reader.offsets()) == sorted([*range(10), *range(17, 27), *range(20)])
 
 
-# The client drops the sockets of failed attempts without closing them, and Python mentions that when it collects them.
-drops_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@drops_sockets
-def test_a_broker_killed_and_started_again_loses_nothing_and_is_mentioned_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with KafkaServer.start() as kafka:
-        topic = kafka.fresh_topic(partitions=2)
-        producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", linger_ms=5, delivery_timeout_ms=60_000)
-        sent = [producer.send(topic, value=value) for value in numbered(500)]
-        producer.flush()
-        with caplog.at_level(logging.INFO), closing(producer), reading(settings_for(kafka), topic) as reader:
-            reader.until(lambda: len(reader.records) >= 200)
-            kafka.kill()
-            sent += [producer.send(topic, value=value) for value in numbered(500, start=500)]
-            spend(4.0, reader)
-            kafka.restart()
-            reader.until(lambda: len(reader.records) >= 1000)
-            spend(1.0, reader)
-            assert all(future.get(timeout=10) for future in sent)
-            assert sorted(record.value or b"" for record in reader.records) == numbered(1000)
-            assert not reader.gaps
-    away = [message for message in caplog.messages if "trying again" in message]
-    back = [message for message in caplog.messages if "answers again" in message]
-    assert len(away) == len(back) == 1
-    assert not any(record.exc_info for record in caplog.records if record.name.startswith("monitor"))
-
-
-@drops_sockets
-def test_a_broker_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    with KafkaServer.start() as kafka:
-        topic = kafka.fresh_topic()
-        send(kafka, topic, numbered(10))
-        kafka.kill()
-        with caplog.at_level(logging.INFO), reading(settings_for(kafka), topic) as reader:
-            spend(5.0, reader)
-            assert reader.records == []
-            kafka.restart()
-            reader.until(lambda: len(reader.records) >= 10)
-    away = [message for message in caplog.messages if "trying again" in message]
-    assert len(away) == 1 and "no broker answers" in away[0]
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServer, str, Path]]:
-    """A broker with a listener of TLS and SASL/PLAIN: (server, ``host:port`` of that listener, CA file)."""
-    from tests.real.component import free_ports
-
+    """A broker that may be killed, with a listener of TLS and SASL/PLAIN too: (server, its ``host:port``, CA file)."""
     folder = tmp_path_factory.mktemp("tls")
     store, ca = folder / "broker.p12", folder / "ca.pem"
     tool = ["keytool", "-keystore", str(store), "-storetype", "PKCS12", "-storepass", "changeit", "-alias", "broker"]
@@ -555,7 +509,50 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaSer
         yield kafka, f"127.0.0.1:{port}", ca
 
 
-@drops_sockets
+@pytest.mark.usefixtures("away")
+def test_a_broker_killed_and_started_again_loses_nothing_and_is_mentioned_once(
+    guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka = guarded[0]
+    topic = kafka.fresh_topic(partitions=2)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", linger_ms=5, delivery_timeout_ms=60_000)
+    sent = [producer.send(topic, value=value) for value in numbered(500)]
+    producer.flush()
+    with caplog.at_level(logging.INFO), closing(producer), reading(settings_for(kafka), topic) as reader:
+        reader.until(lambda: len(reader.records) >= 200)
+        kafka.kill()
+        sent += [producer.send(topic, value=value) for value in numbered(500, start=500)]
+        spend(4.0, reader)
+        kafka.restart()
+        reader.until(lambda: len(reader.records) >= 1000)
+        spend(1.0, reader)
+        assert all(future.get(timeout=10) for future in sent)
+        assert sorted(record.value or b"" for record in reader.records) == numbered(1000)
+        assert not reader.gaps
+    away = [message for message in caplog.messages if "trying again" in message]
+    back = [message for message in caplog.messages if "answers again" in message]
+    assert len(away) == len(back) == 1
+    assert not any(record.exc_info for record in caplog.records if record.name.startswith("monitor"))
+
+
+@pytest.mark.usefixtures("away")
+def test_a_broker_that_is_not_there_yet_is_waited_for(
+    guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka = guarded[0]
+    topic = kafka.fresh_topic()
+    send(kafka, topic, numbered(10))
+    kafka.kill()
+    with caplog.at_level(logging.INFO), reading(settings_for(kafka), topic) as reader:
+        spend(5.0, reader)
+        assert reader.records == []
+        kafka.restart()
+        reader.until(lambda: len(reader.records) >= 10)
+    away = [message for message in caplog.messages if "trying again" in message]
+    assert len(away) == 1 and "no broker answers" in away[0]
+
+
+@pytest.mark.usefixtures("away")
 def test_sasl_over_tls_reads_and_a_wrong_password_is_said_once(
     guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
