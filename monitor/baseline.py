@@ -7,7 +7,7 @@ hash of its content, so the same records built twice give the same id.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BaselineError
 
 FORMAT_VERSION = 1
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class BackboneRef:
     weights: str | None
     weights_sha256: str
     input_size: int
+    dtype: Dtype
+    """What it computed in: production must not differ, or rounding alone would look like drift."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,7 +12,7 @@ from pathlib import Path
 from embeddings.backbones import BackboneSpec, backbone_spec
 from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
-from monitor.baseline import BackboneRef, Baseline
+from monitor.baseline import BackboneRef, Baseline, Dtype
 from monitor.classes import Classes
 from monitor.errors import BaselineError
 from monitor.extract import Extractor
@@ -42,17 +42,21 @@ class Embedders:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.embedding
-        self._made: dict[str, Embedder] = {}
+        self._made: dict[tuple[str, str], Embedder] = {}
 
-    def of(self, spec: BackboneSpec) -> Embedder:
-        """The backbone of ``spec``, ready. Raises ValueError where its weights are not those that the spec names."""
-        embedder = self._made.get(spec.identity)
+    def of(self, spec: BackboneSpec, dtype: Dtype | None = None) -> Embedder:
+        """The backbone of ``spec``, ready. ``embedding.dtype`` overrides ``dtype``; without both the embedder chooses.
+
+        Raises ValueError where its weights are not those that the spec names.
+        """
+        settings = self._settings
+        wanted = settings.dtype if settings.dtype != "auto" else dtype or "auto"
+        embedder = self._made.get((spec.identity, wanted))
         if embedder is None:
-            settings = self._settings
-            embedder = self._made[spec.identity] = Embedder(
+            embedder = self._made[spec.identity, wanted] = Embedder(
                 spec,
                 device=settings.device,
-                dtype=settings.dtype,
+                dtype=wanted,
                 batch_size=settings.batch_size,
                 threads=settings.threads,
             )
@@ -77,7 +81,10 @@ class Embedders:
                 f"the baseline's backbone {ref.name}: {spec.weights} is another file than the one it was built with"
                 f" (SHA-256 {spec.weights_sha256[:12]}, expected {ref.weights_sha256[:12]})"
             )
-        return self.of(spec)
+        embedder = self.of(spec, ref.dtype)
+        if embedder.dtype != ref.dtype:
+            log.warning("backbone %s runs in %s, the baseline's ran in %s", ref.name, embedder.dtype, ref.dtype)
+        return embedder
 
     @property
     def fallbacks(self) -> int:

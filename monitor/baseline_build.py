@@ -147,15 +147,17 @@ def build_baseline(
             except ValueError as error:
                 raise BaselineError(f"model {model!r} version {version!r}: {error}") from None
             statistic = _count(spool, projection, known, settings.drift.bins, Path(folder))
-    baseline = Baseline(model, version, slice_key, known, build.plan, _ref(build.spec), projection, statistic)
+    baseline = Baseline(model, version, slice_key, known, build.plan, _ref(build.embedder), projection, statistic)
     return baseline, counts
 
 
-def _ref(spec: BackboneSpec | None) -> BackboneRef | None:
-    if spec is None:
+def _ref(embedder: Embedder | None) -> BackboneRef | None:
+    if embedder is None:
         return None
+    spec = embedder.spec
     named = bool(BACKBONES[spec.name.partition(":")[0]].TAKES_MODEL)
-    return BackboneRef(spec.name, str(spec.weights.absolute()) if named else None, spec.weights_sha256, spec.input_size)
+    weights = str(spec.weights.absolute()) if named else None
+    return BackboneRef(spec.name, weights, spec.weights_sha256, spec.input_size, embedder.dtype)
 
 
 class _FirstPass:
@@ -174,7 +176,7 @@ class _FirstPass:
     ) -> None:
         self._settings = settings
         self._spec_of = spec_of
-        self.spec: BackboneSpec | None = None
+        self.embedder: Embedder | None = None
         self._embedder_of = embedder_of
         self._spool = spool
         self._counts = counts
@@ -235,9 +237,8 @@ class _FirstPass:
                 dimensions = len(prediction.embedding)
                 self.plan = EmbeddingPlan(f"{GIVEN}:{dimensions}", dimensions, 0)
             else:
-                self.spec = self._spec_of()
-                embedder = self._embedder_of(self.spec)
-                self.plan = EmbeddingPlan(embedder.identity, embedder.dimensions, self.spec.input_size)
+                self.embedder = embedder = self._embedder_of(self._spec_of())
+                self.plan = EmbeddingPlan(embedder.identity, embedder.dimensions, embedder.spec.input_size)
             images = self._settings.images
             limits = ImageLimits(images.max_pixels, images.max_bytes)
             self._extractor = Extractor(self.plan, embedder, pool, limits, images.uri_prefixes)

@@ -460,7 +460,7 @@ def backbone() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
 def backbone_export(source: str, weights: Path | None, layer: str, input_size: int, out: Path) -> None:
     """Cut a network at a layer, for embedding.backbone: exported:FILE."""
-    from embeddings.backbones import export_backbone
+    from embeddings.cutting import export_backbone
 
     try:
         export_backbone(source, weights, layer, out, input_size)
@@ -508,9 +508,13 @@ def main() -> NoReturn:
         sys.exit(done.exit_code)
     except click.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "segwatch"
+        click.echo(f"segwatch: {' '.join(error.format_message().split())} (see {where} --help)", err=True)
+        sys.exit(2)
     except SegwatchError as error:
         if debug:
             raise

@@ -30,7 +30,7 @@ from monitor.errors import SegwatchError, SettingsError
 from monitor.settings import KafkaSettings
 
 SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-CONNECT_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S = 10.0
 
 # A recreated topic and new partitions are noticed within this time; one small request for the topics in use.
 METADATA_MAX_AGE_MS: Final = 5_000
@@ -206,12 +206,14 @@ def open_producer(settings: KafkaSettings) -> Any:
 
 
 @contextmanager
-def open_admin(settings: KafkaSettings, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Any]:
+def open_admin(settings: KafkaSettings, timeout_s: float | None = None) -> Iterator[Any]:
     """A ``KafkaAdminClient``, closed at the end; raises KafkaUnreachable where no broker answers in time."""
     config = connection_config(settings)
     connecting = Connecting()
     try:
-        admin = kafka.KafkaAdminClient(kafka_client=connecting, bootstrap_timeout_ms=round(timeout_s * 1000), **config)
+        admin = kafka.KafkaAdminClient(
+            kafka_client=connecting, bootstrap_timeout_ms=round((timeout_s or CONNECT_TIMEOUT_S) * 1000), **config
+        )
     except KafkaError as error:
         connecting.abandon()
         raise unreachable(settings, error) from None

@@ -71,7 +71,8 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
         )
         say("hour (UTC)    records  lowest p               js  threshold         p")
         plan = _plan(START, HOURS, seed=2, shift_at=shift_at, corruption=corruption, strength=strength)
-        for hour, records in groupby(traffic(segment, plan, WORKERS), key=lambda record: str(record["event_time"])[:13]):
+        day = traffic(segment, plan, WORKERS)
+        for hour, records in groupby(day, key=lambda record: str(record["event_time"])[:13]):
             file = folder / f"traffic-{hour[-2:]}.jsonl"
             write_jsonl(file, records)
             counts, _ = replay(settings, [file], store=store, embedders=embedders, on_score=note)

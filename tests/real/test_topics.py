@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from monitor import kafka_client
 from monitor.errors import InputError
 from monitor.kafka_client import KafkaUnreachable
 from monitor.settings import KafkaSettings, Settings
@@ -40,6 +41,7 @@ def settings(kafka: KafkaServer) -> Settings:
             group_id=f"g-{own}",
             partitions=2,
             max_message_bytes=LIMIT,
+            compression="none",  # a topic's limit is on what comes compressed
             **names,
         )
     )
@@ -175,7 +177,10 @@ def test_a_topic_that_is_not_there_is_named(settings: Settings, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("away")
-def test_without_a_broker_publishing_and_checking_say_so(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_broker_publishing_and_checking_say_so(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_client, "CONNECT_TIMEOUT_S", 1.0)
     (port,) = free_ports(1)
     nowhere = changed(settings, bootstrap_servers=f"127.0.0.1:{port}")
     path = write(tmp_path / "a.jsonl", [prediction(1)])
