@@ -51,6 +51,9 @@ LAG_SECONDS = Family(
 DEAD_LETTERS = Family(
     "segwatch_dead_letter_records", "counter", "Records that could not be counted, by the reason.", ("reason",)
 )
+FALLBACKS = Family(
+    "segwatch_backbone_fallbacks", "counter", "How often a GPU was wanted for a backbone and the CPU had to be taken."
+)
 DROPPED = Family(
     "segwatch_dropped_records", "counter", "Records lost before they could be read, by the reason.", ("reason",)
 )
@@ -118,6 +121,7 @@ FAMILIES: Final = (
     LAG_SECONDS,
     DEAD_LETTERS,
     DROPPED,
+    FALLBACKS,
     RECORDS,
     LATENCY,
     COST,
@@ -299,6 +303,7 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
         counted = {label: buckets.get(0, 0) for (name, label), buckets in unknown.items() if name == series}
         for reason in sorted({*expected, *counted}):
             budget.add(family, (reason,), counted.get(reason, 0))
+    budget.add(FALLBACKS, (), unknown.get((tallies.BACKBONE_FALLBACKS, ""), {}).get(0, 0))
     for outcome in tallies.OUTCOMES:
         budget.add(RECORDS, ("", "", outcome), unknown.get((tallies.RECORDS, outcome), {}).get(0, 0))
     for model, count in sorted(omitted_versions.items()):

@@ -20,6 +20,7 @@ confidence_bucket  class name              index, CONFIDENCE_...  instances in t
 confidence_sum_micro class name            0                      millionths of a score
 dead_letter        reason                  0                      records; model and version are ""
 dropped            reason                  0                      records; model and version are ""
+backbone_fallbacks ""                      0                      times; model and version are ""
 last_event_us      ""                      0                      microseconds since the epoch: a maximum
 ================== ======================= ====================== =====================================
 
@@ -54,6 +55,7 @@ CONFIDENCE_BUCKET: Final = "confidence_bucket"
 CONFIDENCE_SUM_MICRO: Final = "confidence_sum_micro"
 DEAD_LETTER: Final = "dead_letter"
 DROPPED: Final = "dropped"
+BACKBONE_FALLBACKS: Final = "backbone_fallbacks"
 LAST_EVENT_US: Final = "last_event_us"
 
 MAXIMA: Final = frozenset({LAST_EVENT_US})
