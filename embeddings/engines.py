@@ -61,7 +61,8 @@ class CpuEngine:
         example = torch.linspace(-2, 2, 3 * input_size**2).sin().reshape(1, 3, input_size, input_size)
         example = example.expand(batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         self._network = _prepare_network(backbone, example, _TORCH[dtype])
-        # set_num_threads concerns the thread that calls it: the rest of the process keeps its own.
+        # set_num_threads concerns the thread that calls it and those that first use torch after it; a thread that
+        # used torch before, as the main one, keeps its number.
         self._pool = ThreadPoolExecutor(threads or usable_cores(), "embed", lambda: torch.set_num_threads(1))
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,12 +1,16 @@
 """Build a baseline from prediction records, in two passes and in memory that does not grow with their number.
 
-First pass: decode, embed, and spool what is needed (embeddings, class shares, instances) to files, while the
-moments for the projection add up. Second pass: project the spooled embeddings, take every signal's values
-into a memory-mapped table, fit the bins' edges on its columns (exact quantiles), and count.
+First pass: decode, embed, and spool what is needed (embeddings, class shares, instances) to files. Then fit the
+projection on the spooled embeddings. Second pass: project them, take every signal's values into a memory-mapped
+table, fit the bins' edges on its columns (exact quantiles), and count.
+
+Whatever depends on an order (sums of floats, the sample of rows) goes by event time and input, so that the same
+records give the same baseline however they are spread over files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from array import array
@@ -30,7 +34,7 @@ from monitor.baseline import BackboneRef, Baseline
 from monitor.classes import Classes
 from monitor.embedding_plan import GIVEN, EmbeddingPlan
 from monitor.errors import BadRecord, BaselineError
-from monitor.extract import Extractor, Prepared, features_of
+from monitor.extract import Extractor, Prepared, features_of, instances_in
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import RawRecord, Source
@@ -56,43 +60,63 @@ class Row(msgspec.Struct, array_like=True):
     """What the second pass needs of a record, beside its embedding."""
 
     sequence: str
-    instances: list[tuple[int, float]] | None
+    kinds: list[int] | None
+    scores: list[float]
     shares: dict[int, float] | None
     confidence: float | None
 
 
 @dataclass(slots=True)
 class Spool:
-    """Rows and embeddings on disk, in one order."""
+    """Rows and embeddings on disk, in the order of reading."""
 
     rows: BinaryIO
     vectors: BinaryIO
-    fit: ProjectionFit | None = None
     dimensions: int = 0
     records: int = 0
     times_us: array[int] = field(default_factory=lambda: array("q"))
+    keys: array[int] = field(default_factory=lambda: array("Q"))
     names: dict[str, int] = field(default_factory=dict)
     indices: set[int] = field(default_factory=set)
 
     def add(
-        self, predictions: Sequence[Prediction], prepared: Sequence[Prepared], vectors: NDArray[np.float32]
+        self,
+        keys: Sequence[int],
+        predictions: Sequence[Prediction],
+        prepared: Sequence[Prepared],
+        vectors: NDArray[np.float32],
     ) -> None:
-        if self.fit is None:
-            self.dimensions = vectors.shape[1]
-            self.fit = ProjectionFit()
-        self.fit.update(vectors)
+        """Append records; ``keys`` name their inputs."""
+        self.dimensions = vectors.shape[1]
+        self.keys.extend(keys)
         self.vectors.write(np.ascontiguousarray(vectors).tobytes())
         for prediction, item in zip(predictions, prepared, strict=True):
             self.times_us.append(prediction.event_time_us)
-            instances = None
-            if item.instances is not None:
-                instances = [(self.names.setdefault(name, len(self.names)), score) for name, score in item.instances]
+            kinds = None
+            if item.names is not None:
+                kinds = [self.names.setdefault(name, len(self.names)) for name in item.names]
             if item.index_shares is not None:
                 self.indices.update(item.index_shares)
-            row = Row(prediction.sequence or "", instances, item.index_shares, item.semantic_confidence)
+            row = Row(
+                prediction.sequence or "", kinds, list(item.scores), item.index_shares, item.semantic_confidence
+            )
             data = msgspec.msgpack.encode(row)
             self.rows.write(len(data).to_bytes(4, "little") + data)
         self.records += len(prepared)
+
+    def order(self) -> NDArray[np.int64]:
+        """(N,) rows by event time, and by input within one time."""
+        return np.lexsort((np.asarray(self.keys), np.asarray(self.times_us)))
+
+    def fit(self) -> ProjectionFit:
+        """The embeddings' moments."""
+        self.vectors.flush()
+        vectors = np.memmap(self.vectors, np.float32, "r", shape=(self.records, self.dimensions))
+        order = self.order()
+        fit = ProjectionFit()
+        for start in range(0, self.records, CHUNK):
+            fit.update(vectors[order[start : start + CHUNK]])
+        return fit
 
     def read(self) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Chunks in the order of adding."""
@@ -136,14 +160,14 @@ def build_baseline(
                 settings, spec_of, embedder_of, spool, counts, on_bad, (model, version, slice_key), now_us
             )
             build.run(source)
-            if spool.fit is None or build.plan is None:
+            if build.plan is None or not spool.records:
                 raise BaselineError(
                     f"no usable record for model {model!r} version {version!r}"
                     f" ({counts.bad} bad, {counts.not_ok} not ok, {counts.other} of other models, versions or slices)"
                 )
             known = classes or Classes.observed(list(spool.names), sorted(spool.indices))
             try:
-                projection = spool.fit.finish(settings.embedding.components)
+                projection = spool.fit().finish(settings.embedding.components)
             except ValueError as error:
                 raise BaselineError(f"model {model!r} version {version!r}: {error}") from None
             statistic = _count(spool, projection, known, settings.drift.bins, Path(folder))
@@ -198,7 +222,7 @@ class _FirstPass:
     def _take(
         self, chunk: Sequence[tuple[RawRecord, Prediction | Label | BadRecord]], pool: ThreadPoolExecutor
     ) -> None:
-        pending: list[tuple[RawRecord, Prediction, Future[Prepared | BadRecord] | Prepared | BadRecord]] = []
+        pending: list[tuple[RawRecord, int, Prediction, Future[Prepared | BadRecord] | Prepared | BadRecord]] = []
         for raw, value in chunk:
             if isinstance(value, BadRecord):
                 self._bad(raw, value)
@@ -206,22 +230,30 @@ class _FirstPass:
                 self._counts.other += 1
             elif value.status != "ok":
                 self._counts.not_ok += 1
-            elif (identity := hash(value.input_id)) in self._seen:
+            elif (key := _key(value.input_id)) in self._seen:
                 self._counts.duplicate += 1
             else:
-                self._seen.add(identity)
-                pending.append((raw, value, self._extract(value, pool).submit(value)))
-        used: list[tuple[Prediction, Prepared]] = []
-        for raw, prediction, outcome in pending:
+                pending.append((raw, key, value, self._extract(raw, value, pool).submit(value)))
+        keys: list[int] = []
+        predictions: list[Prediction] = []
+        prepared: list[Prepared] = []
+        for raw, key, prediction, outcome in pending:
             ready = outcome.result() if isinstance(outcome, Future) else outcome
             if isinstance(ready, BadRecord):
+                if ready.reason == "embedding_mismatch":
+                    raise _differs(raw, ready.detail)
                 self._bad(raw, ready)
+            elif key in self._seen:
+                self._counts.duplicate += 1
             else:
-                used.append((prediction, ready))
-        if used and self._extractor is not None:
-            prepared = [item for _, item in used]
-            self._spool.add([prediction for prediction, _ in used], prepared, self._extractor.embeddings(prepared))
-            self._counts.used += len(used)
+                # Only now: a bad record leaves no identity, here as in production.
+                self._seen.add(key)
+                keys.append(key)
+                predictions.append(prediction)
+                prepared.append(ready)
+        if prepared and self._extractor is not None:
+            self._spool.add(keys, predictions, prepared, self._extractor.embeddings(prepared))
+            self._counts.used += len(prepared)
 
     def _wanted(self, prediction: Prediction) -> bool:
         if (prediction.model.name, prediction.model.version) != (self._model, self._version):
@@ -229,8 +261,10 @@ class _FirstPass:
         key, _, value = self._slice.partition("=")
         return not self._slice or prediction.slices.get(key) == value
 
-    def _extract(self, prediction: Prediction, pool: ThreadPoolExecutor) -> Extractor:
-        """The first record decides how all are embedded."""
+    def _extract(self, raw: RawRecord, prediction: Prediction, pool: ThreadPoolExecutor) -> Extractor:
+        """The first record decides how all are embedded; one that is embedded otherwise is an error."""
+        if self.plan is not None and self.plan.given != (prediction.embedding is not None):
+            raise _differs(raw, "it has no embedding" if self.plan.given else "it brings its embedding along")
         if self._extractor is None:
             embedder = None
             if prediction.embedding is not None:
@@ -250,19 +284,31 @@ class _FirstPass:
             self._on_bad(raw, bad)
 
 
+def _key(input_id: str) -> int:
+    """64 bits of a hash: of a million inputs two share theirs with a probability of 3e-8."""
+    return int.from_bytes(hashlib.blake2b(input_id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _differs(raw: RawRecord, how: str) -> BaselineError:
+    return BaselineError(
+        f"{raw.partition.topic}:{raw.offset}: {how}: all records of a baseline are embedded in the way of the first one"
+    )
+
+
 def _count(spool: Spool, projection: Projection, classes: Classes, bins: int, folder: Path) -> BaselineStatistic:
-    """The second pass. Rows are put in the order of event time, so that neither files nor their order matter."""
+    """The second pass."""
     layout = Layout.of(classes.names, projection.components)
     table = np.memmap(folder / "values", dtype=np.float64, mode="w+", shape=(spool.records, layout.width))
     place = np.empty(spool.records, dtype=np.int64)
-    place[np.argsort(np.asarray(spool.times_us), kind="stable")] = np.arange(spool.records)
+    place[spool.order()] = np.arange(spool.records)
     sequences = [""] * spool.records
     by_number = list(spool.names)
     start = 0
     for rows, vectors in spool.read():
         prepared = [_prepared(row, by_number) for row in rows]
         at = place[start : start + len(rows)]
-        table[at] = layout.values(features_of(prepared, projection.project(vectors), classes))
+        instances = instances_in(prepared, classes)
+        table[at] = layout.values(features_of(prepared, instances, projection.project(vectors), classes))
         for row, where in zip(rows, at.tolist(), strict=True):
             sequences[where] = row.sequence
         start += len(rows)
@@ -270,8 +316,8 @@ def _count(spool: Spool, projection: Projection, classes: Classes, bins: int, fo
 
 
 def _prepared(row: Row, names: Sequence[str]) -> Prepared:
-    instances = None if row.instances is None else [(names[number], score) for number, score in row.instances]
-    return Prepared(None, None, instances, row.shares, row.confidence)
+    kinds = None if row.kinds is None else [names[number] for number in row.kinds]
+    return Prepared(None, None, kinds, row.scores, row.shares, row.confidence)
 
 
 def describe(counts: BuildCounts) -> Mapping[str, int]:

@@ -392,14 +392,10 @@ def status(state: State, as_json: bool) -> None:
 @click.option("--model", required=True)
 @click.option("--version")
 @click.option("--since", help="RFC 3339 time; windows that begin before it are left out.")
-@click.option("--until", help="RFC 3339 time.")
+@click.option("--until", help="RFC 3339 time; windows that begin at it or after it are left out.")
 @click.option("--window", default="1h", show_default=True, help="A multiple of the pane (300s, 1h, 7d), or 'all'.")
 @slice_option
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="False-alarm rate of each window, all signals together.",
-)
+@click.option("--alpha", type=float, help="False-alarm rate of each window, all signals together.")
 @json_option
 @click.pass_obj
 def drift(
@@ -418,7 +414,13 @@ def drift(
     from monitor.present import drift_table
 
     settings = state.settings()
-    length_us = None if window == "all" else parse_length(window)
+    length_us = None if window == "all" else _parsed("--window", parse_length, window)
+    since_us = _parsed("--since", parse_time, since) if since else None
+    until_us = _parsed("--until", parse_time, until) if until else None
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        raise InputError(f"--since {since} is not before --until {until}")
+    if alpha is not None and not 0 < alpha < 1:
+        raise InputError(f"--alpha {alpha}: expected a rate between 0 and 1")
     pane_us = settings.windows.pane_seconds * 1_000_000
     if length_us is not None and length_us % pane_us:
         raise InputError(f"--window {window} is no multiple of the pane ({settings.windows.pane_seconds} s)")
@@ -431,8 +433,8 @@ def drift(
             model=model,
             version=version,
             slice_key=slice_key,
-            since_us=parse_time(since) if since else None,
-            until_us=parse_time(until) if until else None,
+            since_us=since_us,
+            until_us=until_us,
             length_us=length_us,
             alpha=alpha,
         )
@@ -476,6 +478,13 @@ def _open(settings: Settings, *, write: bool) -> Store:
     return Store.open(settings, write=write)
 
 
+def _parsed(option: str, parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=False, allow_nan=False))
 
@@ -497,12 +506,16 @@ def _common_options_first(arguments: list[str]) -> list[str]:
     return first + rest
 
 
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
 def main() -> NoReturn:
     """Entry point: run a command, turn its error into one line and an exit code."""
     arguments = _common_options_first(sys.argv[1:])
     debug = "--debug" in arguments
     try:
-        cli.main(arguments, standalone_mode=False)
+        cli.main(arguments, prog_name="segwatch", standalone_mode=False)
         sys.exit(0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
@@ -513,17 +526,17 @@ def main() -> NoReturn:
         sys.exit(2)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "segwatch"
-        click.echo(f"segwatch: {' '.join(error.format_message().split())} (see {where} --help)", err=True)
+        click.echo(f"segwatch: {_one_line(error.format_message())} (see {where} --help)", err=True)
         sys.exit(2)
     except SegwatchError as error:
         if debug:
             raise
-        click.echo(f"segwatch: {error}", err=True)
+        click.echo(f"segwatch: {_one_line(error)}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        click.echo(f"segwatch: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        click.echo(f"segwatch: {type(error).__name__}: {_one_line(error)} (--debug shows where)", err=True)
         sys.exit(1)

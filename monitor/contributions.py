@@ -1,10 +1,15 @@
-"""What one record adds to the store, as plain values: its identity, its codes, its tallies."""
+"""What records add to the store, as plain values: their identities, their codes, their tallies.
+
+Everything is made column by column for the records of one route in one chunk, since a record with ten instances would
+otherwise cost some hundred small steps.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import msgspec
 import numpy as np
@@ -13,6 +18,7 @@ from numpy.typing import NDArray
 from detectors.signals.class_mix import OTHER
 from detectors.statistic import PaneStatistic
 from monitor.classes import Classes
+from monitor.instances import Instances
 from monitor.records import Prediction
 from monitor.sources.protocol import RawRecord
 from monitor.store.values import PaneDelta, PaneKey, SampleRow
@@ -32,65 +38,94 @@ from monitor.tallies import (
 )
 from monitor.windows import pane_start
 
+_json = msgspec.json.Encoder(order="sorted")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """A valid record on its way into the statistics.
+    """N valid records of one route on their way into the statistics, in the order of reading."""
 
-    ``codes``: (D,) uint8 in the bins of ``baseline_id``; D = 0 and "" for a version without a baseline.
-    """
-
-    raw: RawRecord
-    prediction: Prediction
-    baseline_id: str
+    raws: Sequence[RawRecord]
+    predictions: Sequence[Prediction]
+    succeeded: NDArray[np.bool_]
+    """(N,) status ok; of the others only the operational fields count."""
     codes: NDArray[np.uint8]
+    """(N, D) in the bins of ``baseline_id``; D = 0 and "" for a version without a baseline. Zeros for failed ones."""
+    instances: Instances
+    """Of all N; failed ones have none."""
+    baseline_id: str
     bins: int
     classes: Classes
 
-    @property
-    def sample(self) -> SampleRow:
-        prediction, raw = self.prediction, self.raw
-        scores = [instance.score for instance in prediction.instances or ()]
-        return SampleRow(
-            model=prediction.model.name,
-            version=prediction.model.version,
-            input_id=prediction.input_id,
-            event_time_us=prediction.event_time_us,
-            received_us=raw.timestamp_us,
-            sequence=prediction.sequence,
-            slices=msgspec.json.encode(prediction.slices, order="sorted").decode(),
-            status=prediction.status,
-            sampling_probability=prediction.sampling_probability,
-            confidence=sum(scores) / len(scores) if scores else None,
-            topic=raw.partition.topic,
-            number=raw.partition.number,
-            offset=raw.offset,
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Counted:
+        """Those of the records that are ``chosen``, (N,)."""
+        if chosen.all():
+            return self
+        return Counted(
+            list(compress(self.raws, chosen)),
+            list(compress(self.predictions, chosen)),
+            self.succeeded[chosen],
+            self.codes[chosen],
+            self.instances.where(chosen),
+            self.baseline_id,
+            self.bins,
+            self.classes,
         )
 
+    def samples(self) -> list[SampleRow]:
+        """Their lines in the sample index."""
+        return [
+            SampleRow(
+                prediction.model.name,
+                prediction.model.version,
+                prediction.input_id,
+                prediction.event_time_us,
+                raw.timestamp_us,
+                prediction.sequence,
+                _json.encode(prediction.slices).decode(),
+                prediction.status,
+                prediction.sampling_probability,
+                confidence,
+                raw.partition.topic,
+                raw.partition.number,
+                raw.offset,
+            )
+            for raw, prediction, confidence in zip(
+                self.raws, self.predictions, self.instances.mean_scores(), strict=True
+            )
+        ]
 
-def pane_deltas(records: Iterable[Counted], pane_us: int, slice_keys: Sequence[str]) -> dict[PaneKey, PaneDelta]:
+
+def pane_deltas(counted: Iterable[Counted], pane_us: int, slice_keys: Sequence[str]) -> dict[PaneKey, PaneDelta]:
     """Statistics that these records add, by (model, version, slice, pane, baseline).
 
     ``slice_keys``: the slice keys that get statistics of their own; empty means all.
     """
-    groups: dict[PaneKey, list[Counted]] = defaultdict(list)
-    for record in records:
-        prediction = record.prediction
-        if prediction.status != "ok":
-            continue
-        start = pane_start(prediction.event_time_us, pane_us)
-        for name in ("", *slices_of(prediction, slice_keys)):
-            key = PaneKey(prediction.model.name, prediction.model.version, name, start, record.baseline_id)
-            groups[key].append(record)
-    deltas = {}
-    for key, members in groups.items():
-        statistic = PaneStatistic(len(members[0].codes), members[0].bins)
-        statistic.add(
-            np.stack([member.codes for member in members]),
-            [member.prediction.sequence or "" for member in members],
-        )
-        deltas[key] = PaneDelta(statistic.records, statistic.to_bytes())
-    return deltas
+    statistics: dict[PaneKey, PaneStatistic] = {}
+    for records in counted:
+        predictions = records.predictions
+        sequences = [prediction.sequence or "" for prediction in predictions]
+        # Many records share their pane and slices: what these are called is worked out once. Sequence by sequence,
+        # because a statistic takes a run of one sequence in one step.
+        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for row in sorted(np.flatnonzero(records.succeeded).tolist(), key=sequences.__getitem__):
+            prediction = predictions[row]
+            alike[pane_start(prediction.event_time_us, pane_us), *prediction.slices.items()].append(row)
+        groups: dict[PaneKey, list[int]] = defaultdict(list)
+        for rows in alike.values():
+            one = predictions[rows[0]]
+            model, start = one.model, pane_start(one.event_time_us, pane_us)
+            for name in ("", *slices_of(one, slice_keys)):
+                groups[PaneKey(model.name, model.version, name, start, records.baseline_id)] += rows
+        for key, rows in groups.items():
+            statistic = statistics.get(key)
+            if statistic is None:
+                statistic = statistics[key] = PaneStatistic(records.codes.shape[1], records.bins)
+            statistic.add(records.codes[rows], [sequences[row] for row in rows])
+    return {key: PaneDelta(statistic.records, statistic.to_bytes()) for key, statistic in statistics.items()}
 
 
 def slices_of(prediction: Prediction, slice_keys: Sequence[str]) -> list[str]:
@@ -98,27 +133,46 @@ def slices_of(prediction: Prediction, slice_keys: Sequence[str]) -> list[str]:
     return sorted(f"{key}={value}" for key, value in prediction.slices.items() if not slice_keys or key in slice_keys)
 
 
-def tally_record(tallies: Counter[TallyKey], record: Counted) -> None:
-    """Add a newly counted record to the totals behind the metrics. All sums are integers."""
-    prediction = record.prediction
-    model, version = prediction.model.name, prediction.model.version
-    tally_outcome(tallies, model, version, "ok" if prediction.status == "ok" else "failed")
-    last = TallyKey(LAST_EVENT_US, model, version, "", 0)
-    tallies[last] = max(tallies[last], prediction.event_time_us)
-    if prediction.latency_seconds is not None:
-        bucket = bucket_of(prediction.latency_seconds, LATENCY_BUCKETS)
-        tallies[TallyKey(LATENCY_BUCKET, model, version, "", bucket)] += 1
-        tallies[TallyKey(LATENCY_SUM_US, model, version, "", 0)] += to_fixed(prediction.latency_seconds, 10**6)
-    if prediction.cost_usd is not None:
-        tallies[TallyKey(COST_NANO_USD, model, version, "", 0)] += to_fixed(prediction.cost_usd, 10**9)
-    if prediction.status != "ok":
+def tally_counted(tallies: Counter[TallyKey], counted: Counted) -> None:
+    """Add newly counted records to the totals behind the metrics. All sums are integers."""
+    if not len(counted):
         return
-    known = record.classes.position
-    for instance in prediction.instances or ():
-        name = instance.class_name if instance.class_name in known else OTHER
-        bucket = bucket_of(instance.score, CONFIDENCE_BUCKETS)
-        tallies[TallyKey(CONFIDENCE_BUCKET, model, version, name, bucket)] += 1
-        tallies[TallyKey(CONFIDENCE_SUM_MICRO, model, version, name, 0)] += to_fixed(instance.score, 10**6)
+    predictions = counted.predictions
+    model, version = predictions[0].model.name, predictions[0].model.version
+
+    def add(series: str, label: str, bucket: int, value: int) -> None:
+        tallies[TallyKey(series, model, version, label, bucket)] += value
+
+    succeeded = int(counted.succeeded.sum())
+    for outcome, count in (("ok", succeeded), ("failed", len(counted) - succeeded)):
+        if count:
+            add(RECORDS, outcome, 0, count)
+    last = TallyKey(LAST_EVENT_US, model, version, "", 0)
+    tallies[last] = max(tallies[last], *(prediction.event_time_us for prediction in predictions))
+    latencies = [each.latency_seconds for each in predictions if each.latency_seconds is not None]
+    for bucket, count in Counter([bucket_of(latency, LATENCY_BUCKETS) for latency in latencies]).items():
+        add(LATENCY_BUCKET, "", bucket, count)
+    if latencies:
+        add(LATENCY_SUM_US, "", 0, sum([to_fixed(latency, 10**6) for latency in latencies]))
+    costs = [each.cost_usd for each in predictions if each.cost_usd is not None]
+    if costs:
+        add(COST_NANO_USD, "", 0, sum([to_fixed(cost, 10**9) for cost in costs]))
+    _tally_instances(add, counted)
+
+
+def _tally_instances(add: Callable[[str, str, int, int], None], counted: Counted) -> None:
+    names = (*counted.classes.names, OTHER)
+    kinds, scores = counted.instances.kinds, counted.instances.scores
+    width = len(CONFIDENCE_BUCKETS) + 1
+    buckets = np.searchsorted(np.asarray(CONFIDENCE_BUCKETS), scores, side="left")
+    cells = np.bincount(kinds * width + buckets, minlength=len(names) * width)
+    for cell in np.flatnonzero(cells).tolist():
+        add(CONFIDENCE_BUCKET, names[cell // width], cell % width, int(cells[cell]))
+    # Each score in millionths, rounded half to even as ``to_fixed`` does; float64 adds such integers exactly up to
+    # 2**53, which is nine billion instances.
+    sums = np.bincount(kinds, np.rint(scores * 1e6), len(names))
+    for kind in np.unique(kinds).tolist():
+        add(CONFIDENCE_SUM_MICRO, names[kind], 0, int(sums[kind]))
 
 
 def tally_outcome(tallies: Counter[TallyKey], model: str, version: str, outcome: str, count: int = 1) -> None:

@@ -121,17 +121,22 @@ def drift_windows(
     length_us: int | None,
     alpha: float | None,
 ) -> list[ScoredWindow]:
-    """Every window of ``length_us`` (None: one window over everything) that has panes in ``[since, until)``.
+    """Every window of ``length_us`` that begins in ``[since, until)``; with None one over all panes that begin there.
 
     Panes of a version that were counted under another baseline than its active one are left out: bins differ.
-    Raises BaselineError for a model that the store has never seen.
+    Raises BaselineError for a model, or a version, that the store has never seen.
     """
-    extents = [extent for extent in store.pane_extent(model) if version is None or extent.version == version]
     active = store.active_baselines()
-    if not extents and model not in {name for name, _ in active}:
-        raise BaselineError(f"model {model!r}: no baseline and no records (segwatch baseline build makes a baseline)")
+    extents = [extent for extent in store.pane_extent(model) if version is None or extent.version == version]
+    known = {name for name, of in active if version is None or of == version} | {extent.model for extent in extents}
+    if model not in known:
+        what = f"model {model!r}" if version is None else f"model {model!r} version {version!r}"
+        raise BaselineError(f"{what}: no baseline and no records (segwatch baseline build makes a baseline)")
     baselines = Baselines(store)
     pane_us = settings.pane_seconds * SECOND_US
+    if length_us is not None:  # whole windows: half of one would be shown as if it were all of it
+        since_us = None if since_us is None else -(-since_us // length_us) * length_us
+        until_us = None if until_us is None else -(-until_us // length_us) * length_us
     result: list[ScoredWindow] = []
     for name in sorted({extent.version for extent in extents}):
         entry = active.get((model, name))

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -157,7 +158,8 @@ class Evaluator:
             return ()
         start, end = to_text(scored.window.start_us), to_text(scored.window.end_us)
         web = self._settings.web
-        page = f"http://{web.host}:{web.port}/models/{scored.model}?version={scored.version}&window={start}"
+        shown = urlencode({"model": scored.model, "version": scored.version, "window": start})
+        page = f"http://{web.host}:{web.port}/?{shown}"
         action = drift_alert(
             scored.model, scored.version, scored.slice, start, end, scored.baseline_id, scored.score, page
         )

@@ -20,7 +20,11 @@ from embeddings.images import ImageError, ImageLimits, prepare
 from monitor.classes import Classes
 from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BadRecord
+from monitor.instances import Instances, instances_of
 from monitor.records import Prediction, decode_semantic, fetch_image, semantic_summary
+
+UNUSED_SIZE = 64
+"""Side to which images are prepared that no backbone will see: what counts is whether they can be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,12 @@ class Prepared:
     """A record ready for a batch: an image or an embedding (neither once embedded), and what the signals look at."""
 
     image: NDArray[np.uint8] | None
-    embedding: NDArray[np.float32] | None
-    instances: Sequence[tuple[str, float]] | None
-    """Class and score of each instance; None where the record has no list of them."""
+    embedding: NDArray[np.floating] | None
+    """As the record brought it, (D,); becomes float32 with its batch."""
+    names: Sequence[str] | None
+    """Class of each instance; None where the record has no list of them."""
+    scores: Sequence[float]
+    """Score of each instance."""
     index_shares: dict[int, float] | None
     """Share of the semantic map's pixels by value; None without a map."""
     semantic_confidence: float | None
@@ -69,21 +76,20 @@ class Extractor:
             if prediction.semantic is not None:
                 indices, probabilities = decode_semantic(prediction.semantic, self._limits.max_pixels)
                 shares, confidence = semantic_summary(indices, probabilities)
-            instances = None
+            names: list[str] | None = None
+            scores: list[float] = []
             if prediction.instances is not None:
-                instances = [(instance.class_name, instance.score) for instance in prediction.instances]
+                names = [instance.class_name for instance in prediction.instances]
+                scores = [instance.score for instance in prediction.instances]
             if prediction.embedding is not None:
-                return Prepared(None, self._check_given(prediction), instances, shares, confidence)
-            return Prepared(self._image(prediction), None, instances, shares, confidence)
+                return Prepared(None, self._check_given(prediction.embedding), names, scores, shares, confidence)
+            return Prepared(self._image(prediction), None, names, scores, shares, confidence)
         except ImageError as error:
             return BadRecord(error.reason, error.detail)
         except BadRecord as error:
             return error
 
-    def _check_given(self, prediction: Prediction) -> NDArray[np.float32]:
-        # Rounding to float32 may overflow to infinity: that is the non-finite bin's business, not a warning's.
-        with np.errstate(over="ignore"):
-            embedding = np.asarray(prediction.embedding, dtype=np.float32)
+    def _check_given(self, embedding: NDArray[np.floating]) -> NDArray[np.floating]:
         if self.plan is not None and len(embedding) != self.plan.dimensions:
             raise BadRecord(
                 "embedding_mismatch",
@@ -105,7 +111,7 @@ class Extractor:
             if image.data is not None
             else fetch_image(image.uri or "", self._uri_prefixes, self._limits.max_bytes)
         )
-        return prepare(data, self.plan.input_size if self.plan else 64, self._limits)
+        return prepare(data, self.plan.input_size if self.plan else UNUSED_SIZE, self._limits)
 
     def embeddings(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """(N, D) float32 of prepared records, in order."""
@@ -118,46 +124,39 @@ class Extractor:
                 raise RuntimeError(f"no backbone for {self.plan.identity}")
             images = np.stack([image for item in prepared if (image := item.image) is not None])
             out[with_image] = self._embedder.embed(images)
-        for i, item in enumerate(prepared):
-            if item.embedding is not None:
-                out[i] = item.embedding
+        # Rounding to float32 may overflow to infinity: that is the non-finite bin's business, not a warning's.
+        with np.errstate(over="ignore"):
+            for i, item in enumerate(prepared):
+                if item.embedding is not None:
+                    out[i] = item.embedding
         return out
 
 
 def features_of(
     prepared: Sequence[Prepared],
+    instances: Instances,
     components: NDArray[np.float64],
     classes: Classes,
 ) -> Features:
     """Columns for the signals. ``components``: (N, K) projected embeddings of the same records."""
-    position, position_of_index = classes.position, classes.position_of_index
     unknown = len(classes.names)
-    offsets = np.zeros(len(prepared) + 1, dtype=np.int64)
-    kinds: list[int] = []
-    scores: list[float] = []
-    has_instances = np.zeros(len(prepared), dtype=np.bool_)
     shares = np.full((len(prepared), unknown + 1), np.nan)
     confidence = np.full(len(prepared), np.nan)
+    position_of_index: dict[int, int] = {}
     for i, item in enumerate(prepared):
-        if item.instances is not None:
-            has_instances[i] = True
-            for name, score in item.instances:
-                kinds.append(position.get(name, unknown))
-                scores.append(score)
-        offsets[i + 1] = len(kinds)
         if item.index_shares is not None:
+            position_of_index = position_of_index or classes.position_of_index
             shares[i] = _shares(item.index_shares, position_of_index, classes.ignore, unknown)
         if item.semantic_confidence is not None:
             confidence[i] = item.semantic_confidence
     return Features(
-        components,
-        offsets,
-        np.asarray(kinds, dtype=np.int64),
-        np.asarray(scores, dtype=np.float64),
-        has_instances,
-        shares,
-        confidence,
+        components, instances.offsets, instances.kinds, instances.scores, instances.listed, shares, confidence
     )
+
+
+def instances_in(prepared: Sequence[Prepared], classes: Classes) -> Instances:
+    """The instances of prepared records, column by column."""
+    return instances_of([item.names for item in prepared], [item.scores for item in prepared], classes.position)
 
 
 def _shares(

@@ -18,17 +18,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TypeVar
 
 import numpy as np
 
 from monitor.baseline_book import BaselineBook, Embedders, Route
 from monitor.codes import codes_of
-from monitor.contributions import Counted, pane_deltas, tally_outcome, tally_record
+from monitor.contributions import Counted, pane_deltas, tally_counted, tally_outcome
 from monitor.dead_letters import dead_letter
 from monitor.errors import BadRecord, PartitionLost, StoreError
-from monitor.extract import Prepared
-from monitor.records import Label, Limits, Prediction, decode_chunk
+from monitor.extract import UNUSED_SIZE, Prepared, instances_in
+from monitor.records import Label, Limits, Model, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord, Source
 from monitor.store.store import Store
@@ -43,6 +44,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
+PATIENCE_S = 1.0
+"""How long a chunk waits for a place in the queue before the source is paused."""
+IMAGE_BYTES = 32 << 20
+"""Prepared images of one chunk; some five chunks are under way at a time."""
+FIRST_POLL = 64
+NOTHING = Prepared(None, None, None, (), None, None)
+"""What a failed inference leaves: no instances."""
 FILE_CLUSTER = "file"
 
 
@@ -56,7 +64,6 @@ class Item:
     pending: Future[Prepared | BadRecord] | Prepared | BadRecord | None = None
     bad: BadRecord | None = None
     late: bool = False
-    counted: Counted | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +71,7 @@ class Chunk:
     """What one transaction takes: records, the offsets that they move, and gaps. Sentinel: ``last``."""
 
     items: list[Item] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
     advances: list[Advance] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     last: bool = False
@@ -117,6 +125,7 @@ class Ingest:
         self._to_embed: queue.Queue[Chunk] = queue.Queue(settings.ingest.queue_chunks)
         self._to_commit: queue.Queue[Chunk] = queue.Queue(settings.ingest.queue_chunks)
         self._in_flight = 0
+        self._at_once = min(settings.ingest.chunk_records, FIRST_POLL)
         self._idle = threading.Condition()
         self._failure: BaseException | None = None
         self.counts = IngestCounts()
@@ -191,17 +200,28 @@ class Ingest:
                     return
                 while self._lost:
                     source.rewind(self._lost.pop())
-            polled = self._stash.pop(0) if self._stash else source.poll(0.2, self._settings.ingest.chunk_records)
+            polled = self._stash.pop(0) if self._stash else source.poll(0.2, self._at_once)
             beat = time.monotonic() - heartbeat_at > self._settings.ingest.heartbeat_seconds
             if not (polled.records or polled.gaps or beat):
                 continue
             heartbeat_at = time.monotonic()
             chunk = self._read_chunk(source, polled.records, polled.gaps)
+            if chunk.items:
+                self._at_once = self._how_many(chunk)
             if chunk.items or chunk.advances or chunk.gaps:
                 self._hand_over(source, chunk)
 
+    def _how_many(self, chunk: Chunk) -> int:
+        """Records of the next poll. Where this one brought images, no more than memory should hold of them."""
+        plans = [item.route.extractor.plan for item in chunk.items if item.route and isinstance(item.pending, Future)]
+        if not plans:
+            return self._settings.ingest.chunk_records
+        size = max([plan.input_size if plan else UNUSED_SIZE for plan in plans])
+        return min(self._settings.ingest.chunk_records, max(1, IMAGE_BYTES // (3 * size * size)))
+
     def _hand_over(self, source: Source, chunk: Chunk) -> None:
-        if self._queue(chunk, 0.0):
+        # Most chunks wait a little here; a pause would throw away what is just being fetched.
+        if self._queue(chunk, PATIENCE_S):
             return
         source.pause()
         while self._failure is None and not self._queue(chunk, 0.2):
@@ -236,6 +256,7 @@ class Ingest:
         decoded = decode_chunk(records, self._limits, self._wall_us())
         lateness_us = round(self._settings.windows.allowed_lateness_seconds * SECOND_US)
         reached: dict[Partition, int] = {gap.partition: gap.stop for gap in gaps}
+        routes: dict[Model, Route | None] = {}
         for raw, value in zip(records, decoded, strict=True):
             partition = raw.partition
             reached[partition] = max(reached.get(partition, 0), raw.offset + 1)
@@ -257,7 +278,9 @@ class Ingest:
                 self._max_event_us[partition] = event_us
             item.late = is_late(event_us, raw.timestamp_us, lateness_us)
             with consume_span(raw, self._settings.kafka.group_id):
-                item.route = self._route(value)
+                if value.model not in routes:
+                    routes[value.model] = self._route(value.model)
+                item.route = routes[value.model]
                 if item.route is None:
                     item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
                 elif value.status == "ok" and not item.late:
@@ -265,8 +288,7 @@ class Ingest:
         chunk.advances = self._advances(standing, reached)
         return chunk
 
-    def _route(self, prediction: Prediction) -> Route | None:
-        model = prediction.model
+    def _route(self, model: Model) -> Route | None:
         return _retrying(lambda: self._book.route(model.name, model.version), lambda: self._failure is not None)
 
     def _advances(self, standing: Sequence[Progress], reached: dict[Partition, int]) -> list[Advance]:
@@ -314,26 +336,34 @@ class Ingest:
                 return
 
     def _embed(self, chunk: Chunk) -> None:
-        by_route: dict[int, list[tuple[Item, Prepared]]] = {}
+        by_route: dict[int, list[tuple[Item, Prepared | None]]] = {}
         for item in chunk.items:
             pending = item.pending
             item.pending = None
-            if pending is None:
-                if item.prediction is not None and item.route is not None and not item.late:
-                    item.counted = _counted(item, item.route, np.zeros(0, dtype=np.uint8))
-                continue
             outcome = pending.result() if isinstance(pending, Future) else pending
             if isinstance(outcome, BadRecord):
                 item.bad = outcome
-            else:
+            elif item.bad is None and not item.late:
                 by_route.setdefault(id(item.route), []).append((item, outcome))
         for members in by_route.values():
-            route = members[0][0].route
-            assert route is not None
-            with span("embed", records=len(members)):
-                codes = codes_of(route, [prepared for _, prepared in members])
-            for (item, _), row in zip(members, codes, strict=True):
-                item.counted = _counted(item, route, row)
+            chunk.counted.append(self._counted(members))
+
+    def _counted(self, members: Sequence[tuple[Item, Prepared | None]]) -> Counted:
+        """Records of one route; those of failed inferences come without anything prepared."""
+        route = members[0][0].route
+        assert route is not None
+        prepared = [each for _, each in members if each is not None]
+        succeeded = np.array([each is not None for _, each in members], dtype=np.bool_)
+        instances = instances_in([each or NOTHING for _, each in members], route.classes)
+        with span("embed", records=len(prepared)):
+            codes = codes_of(route, prepared, instances if succeeded.all() else instances.where(succeeded))
+        if not succeeded.all():
+            some, codes = codes, np.zeros((len(members), codes.shape[1]), dtype=np.uint8)
+            codes[succeeded] = some
+        bins = route.baseline.statistic.binning.bins if route.baseline is not None else 1
+        predictions = [item.prediction for item, _ in members if item.prediction is not None]
+        raws = [item.raw for item, _ in members]
+        return Counted(raws, predictions, succeeded, codes, instances, route.baseline_id, bins, route.classes)
 
     # -- the commit stage ----------------------------------------------------------------------------------------
 
@@ -361,6 +391,10 @@ class Ingest:
                 log.info("%s: somebody else went on with it; its records are left to them", lost)
                 partition = lost.partition
                 chunk.items = [item for item in chunk.items if item.raw.partition != partition]
+                chunk.counted = [
+                    records.where(np.array([raw.partition != partition for raw in records.raws], dtype=np.bool_))
+                    for records in chunk.counted
+                ]
                 chunk.gaps = [gap for gap in chunk.gaps if gap.partition != partition]
                 chunk.advances = [advance for advance in chunk.advances if advance.partition != partition]
                 if isinstance(partition, Partition):
@@ -388,14 +422,14 @@ class Ingest:
         tx.advance(*chunk.advances)
         tallies: Counter[TallyKey] = Counter()
         outbox: list[OutboxMessage] = []
-        candidates = [item.counted for item in chunk.items if item.bad is None and item.counted is not None]
-        is_new = tx.insert_samples([counted.sample for counted in candidates])
-        new = [counted for counted, fresh in zip(candidates, is_new, strict=True) if fresh]
-        for counted, fresh in zip(candidates, is_new, strict=True):
-            if fresh:
-                tally_record(tallies, counted)
-            else:
-                _tally_item(tallies, counted.prediction, "duplicate")
+        is_new = tx.insert_samples([row for records in chunk.counted for row in records.samples()])
+        new = []
+        for records in chunk.counted:
+            fresh, is_new = is_new[: len(records)], is_new[len(records) :]
+            new.append(records.where(fresh))
+            tally_counted(tallies, new[-1])
+            for prediction in compress(records.predictions, ~fresh):
+                _tally_item(tallies, prediction, "duplicate")
         late = [item for item in chunk.items if item.late and item.bad is None and item.prediction is not None]
         known = tx.known_samples([_identity(item) for item in late])
         for item, seen in zip(late, known, strict=True):
@@ -426,12 +460,6 @@ def _without(polled: Polled, partition: Partition) -> Polled:
 def _identity(item: Item) -> tuple[str, str, str]:
     assert item.prediction is not None
     return item.prediction.model.name, item.prediction.model.version, item.prediction.input_id
-
-
-def _counted(item: Item, route: Route, codes: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Counted:
-    assert item.prediction is not None
-    bins = route.baseline.statistic.binning.bins if route.baseline is not None else 1
-    return Counted(item.raw, item.prediction, route.baseline_id, codes, bins, route.classes)
 
 
 def _tally_item(tallies: Counter[TallyKey], prediction: Prediction | None, outcome: str) -> None:

@@ -11,12 +11,13 @@ import importlib.util
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import kafka
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     FencedInstanceIdError,
@@ -39,8 +40,9 @@ METADATA_MAX_AGE_MS: Final = 5_000
 PRODUCER_BATCH_BYTES: Final = 256 * 1024
 PRODUCER_LINGER_MS: Final = 20
 
-# What a broker puts around a record: batch header (61 bytes), varints, and the headers that segwatch adds.
+# Room for a record's key and headers beside its value, in the limits of topics and of the producer.
 RECORD_OVERHEAD_BYTES: Final = 64 * 1024
+TOPIC_LIMIT: Final = "max.message.bytes"
 
 MIN_FETCH_BYTES: Final = 1024 * 1024
 
@@ -158,7 +160,8 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
         "compression_type": None if settings.compression == "none" else settings.compression,
         "batch_size": min(PRODUCER_BATCH_BYTES, settings.max_message_bytes),
         "linger_ms": PRODUCER_LINGER_MS,
-        "max_request_size": settings.max_message_bytes + RECORD_OVERHEAD_BYTES,
+        # ``fits`` is asked before a record is sent; the client's own limit is out of its way.
+        "max_request_size": 2**31 - 1,
         "max_block_ms": 10_000,
         "delivery_timeout_ms": 60_000,
         "bootstrap_timeout_ms": round(CONNECT_TIMEOUT_S * 1000),
@@ -221,6 +224,27 @@ def open_admin(settings: KafkaSettings, timeout_s: float | None = None) -> Itera
         yield admin
     finally:
         admin.close()
+
+
+def topic_limits(admin: Any, topics: Sequence[str]) -> dict[str, int]:
+    """``max.message.bytes`` of each topic that is there."""
+    if not topics:
+        return {}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {TOPIC_LIMIT: ""}) for topic in topics]
+    found = admin.describe_configs(asked, config_filter="all").get("topic", {})
+    return {topic: int(configs[TOPIC_LIMIT]["value"]) for topic, configs in found.items() if TOPIC_LIMIT in configs}
+
+
+def fits(limit: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> bool:
+    """Whether a record surely passes a topic's limit, however badly it compresses.
+
+    It must be known before it is sent: when the broker refuses a record for its size, kafka-python's idempotent
+    producer gives itself up, and with it every other record on its way.
+    """
+    value_bytes = len(value or b"")
+    around = 100 + len(key or b"") + sum(len(name) * 4 + len(content) + 10 for name, content in headers)
+    # What cannot be compressed grows by less than a thousandth (gzip: 5 bytes in 16 kB).
+    return value_bytes + around + value_bytes // 1000 <= limit
 
 
 def unreachable(settings: KafkaSettings, error: KafkaError) -> KafkaUnreachable:

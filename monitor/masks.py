@@ -106,6 +106,9 @@ def check_masks(masks: Sequence[Mask], max_pixels: int = MAX_PIXELS) -> MaskRepo
     report = MaskReport(
         np.zeros(total, np.uint8), np.zeros(total), np.zeros((total, 4)), np.zeros((total, 2), np.int64)
     )
+    if {type(getattr(mask, "counts", None)) for mask in masks} == {str}:  # all of one form: nothing to sort out
+        _check_rle(masks, np.arange(total), max_pixels, report)
+        return report
     strings_at: list[int] = []
     lists_at: list[int] = []
     polygons_at: list[int] = []

@@ -81,9 +81,8 @@ def _run_with_progress(
     workers = Workers()
     workers.start("replay", lambda: ingest.run(source, workers.stop))
     try:
-        while workers.running()["replay"]:
-            if not workers.stop.wait(1.0):
-                on_progress(source.fraction, ingest.counts)
+        while not workers.wait(1.0):
+            on_progress(source.fraction, ingest.counts)
     except BaseException:
         workers.stop.set()
         raise

@@ -128,8 +128,8 @@ class DriftSettings(Section, frozen=True):
 class IngestSettings(Section, frozen=True):
     """How records are taken in."""
 
-    chunk_records: Count = 256
-    """Most records of one transaction."""
+    chunk_records: Count = 1024
+    """Most records of one transaction; fewer where they bring images, so that memory stays small."""
     queue_chunks: Count = 2
     """Chunks between two stages; when full, the partitions are paused."""
     heartbeat_seconds: Seconds = 2.0

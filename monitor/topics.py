@@ -20,7 +20,6 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
     CoordinatorNotAvailableError,
     KafkaError,
-    MessageSizeTooLargeError,
     TopicAlreadyExistsError,
     for_code,
 )
@@ -29,17 +28,19 @@ from monitor.cloudevents import binary_headers
 from monitor.errors import InputError
 from monitor.kafka_client import (
     RECORD_OVERHEAD_BYTES,
+    TOPIC_LIMIT,
     KafkaUnreachable,
+    fits,
     missing_packages,
     open_admin,
     open_producer,
+    topic_limits,
     unreachable,
 )
 from monitor.settings import KafkaSettings, Settings
 from monitor.sources.files import FileSource
 from monitor.sources.protocol import RawRecord
 
-LIMIT: Final = "max.message.bytes"
 TOPIC_OF_TYPE: Final = {
     "segwatch.prediction.v1": "predictions_topic",
     "segwatch.label.v1": "labels_topic",
@@ -54,11 +55,18 @@ Say = Callable[[str], None]
 
 
 def topic_configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
-    """Every topic of segwatch with its settings on the broker. A dead letter has more headers than its record had."""
+    """Every topic of segwatch with its settings on the broker.
+
+    A value of ``kafka.max_message_bytes`` fits with its key and headers, and a dead letter with its own ones as well.
+    """
     compression = "producer" if kafka.compression == "none" else kafka.compression
-    room = {kafka.dead_letter_topic: RECORD_OVERHEAD_BYTES}
+    room = kafka.max_message_bytes // 1000 + RECORD_OVERHEAD_BYTES
+    more = {kafka.dead_letter_topic: RECORD_OVERHEAD_BYTES}
     return {
-        topic: {LIMIT: str(kafka.max_message_bytes + room.get(topic, 0)), "compression.type": compression}
+        topic: {
+            TOPIC_LIMIT: str(kafka.max_message_bytes + room + more.get(topic, 0)),
+            "compression.type": compression,
+        }
         for topic in (kafka.predictions_topic, kafka.labels_topic, kafka.actions_topic, kafka.dead_letter_topic)
     }
 
@@ -76,21 +84,22 @@ def create_topics(settings: Settings) -> list[str]:
             there = _partitions(admin, list(wanted))
             missing = [topic for topic in wanted if topic not in there]
             created = _create(admin, kafka, {topic: wanted[topic] for topic in missing}) if missing else set()
+            # The broker says yes before it answers for the topic.
+            admin.wait_for_topics(sorted(created))
             there = _partitions(admin, list(wanted)) if len(created) < len(missing) else there
-            limits = _limits(admin, [topic for topic in wanted if topic not in created])
+            limits = topic_limits(admin, [topic for topic in wanted if topic not in created])
         except KafkaError as error:
             raise unreachable(kafka, error) from None
     for topic, configs in wanted.items():
         if topic in created:
-            lines.append(f"{topic}: created with {kafka.partitions} partitions, {LIMIT} {configs[LIMIT]}")
+            lines.append(f"{topic}: created with {kafka.partitions} partitions, {TOPIC_LIMIT} {configs[TOPIC_LIMIT]}")
             continue
-        lines.append(f"{topic}: is there already, {there.get(topic)} partitions, {LIMIT} {limits.get(topic)}")
+        lines.append(f"{topic}: is there already, {there.get(topic)} partitions, {TOPIC_LIMIT} {limits.get(topic)}")
         if there.get(topic) != kafka.partitions:
             lines.append(f"warning: {topic}: has {there.get(topic)} partitions, kafka.partitions is {kafka.partitions}")
-        if limits.get(topic, 0) < int(configs[LIMIT]):
-            lines.append(
-                f"warning: {topic}: {LIMIT} is {limits.get(topic)}, kafka.max_message_bytes asks for {configs[LIMIT]}"
-            )
+        limit, asked = limits.get(topic, 0), int(configs[TOPIC_LIMIT])
+        if limit < asked:
+            lines.append(f"warning: {topic}: {TOPIC_LIMIT} is {limit}, kafka.max_message_bytes asks for {asked}")
     return lines
 
 
@@ -124,15 +133,6 @@ def _partitions(admin: Any, topics: Sequence[str]) -> dict[str, int]:
         for topic in admin.describe_topics(list(topics))
         if topic["error_code"] == 0
     }
-
-
-def _limits(admin: Any, topics: Sequence[str]) -> dict[str, int]:
-    """``max.message.bytes`` of each topic that is there."""
-    if not topics:
-        return {}
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {LIMIT: ""}) for topic in topics]
-    found = admin.describe_configs(asked, config_filter="all").get("topic", {})
-    return {topic: int(configs[LIMIT]["value"]) for topic, configs in found.items() if LIMIT in configs}
 
 
 # -- publishing --------------------------------------------------------------------------------------------------
@@ -176,35 +176,41 @@ def publish(
     """
     kafka = settings.kafka
     source = FileSource(files, kafka.max_message_bytes)
-    _require_topics(kafka, [topic] if topic else [kafka.predictions_topic, kafka.labels_topic])
+    limits = _limits_of(kafka, [topic] if topic else [kafka.predictions_topic, kafka.labels_topic])
     producer = open_producer(kafka)
     try:
-        return _Publishing(kafka, topic, say, producer).run(source, progress)
+        return _Publishing(kafka, topic, limits, say, producer).run(source, progress)
     finally:
         source.close()
         producer.close(timeout=0)
 
 
-def _require_topics(kafka: KafkaSettings, topics: Sequence[str]) -> None:
+def _limits_of(kafka: KafkaSettings, topics: Sequence[str]) -> dict[str, int]:
+    """The topics' size limits. Raises InputError for one that is not there."""
     with open_admin(kafka) as admin:
         try:
             there = _partitions(admin, topics)
+            limits = topic_limits(admin, list(there))
         except KafkaError as error:
             raise unreachable(kafka, error) from None
     for topic in topics:
         if topic not in there:
             raise InputError(f"topic {topic} is not there: segwatch topics create makes segwatch's own")
+    return limits
 
 
 class _Publishing:
     """One run of ``publish``: what is on its way, and what became of the rest."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str | None, say: Say, producer: Any) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, topic: str | None, limits: Mapping[str, int], say: Say, producer: Any
+    ) -> None:
         self._kafka = kafka
         self._topic = topic
+        self._limits = limits
         self._say = say
         self._producer = producer
-        self._on_its_way: deque[tuple[RawRecord, int, Any]] = deque()
+        self._on_its_way: deque[tuple[int, Any]] = deque()
         self._outstanding = 0
         self._done = Published()
 
@@ -237,25 +243,25 @@ class _Publishing:
             time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         headers = binary_headers(id=head.input_id, type=head.type, source=SOURCE, time=time)
         key = head.sequence if isinstance(head.sequence, str) and head.sequence else head.input_id
+        limit = self._limits[topic]
+        if not fits(limit, key.encode(), value, headers):
+            self._refuse(record, f"{len(value):,} bytes with key and headers are more than {TOPIC_LIMIT} {limit:,}")
+            return
         try:
             future = self._producer.send(topic, key=key.encode(), value=value, headers=list(headers))
-        except MessageSizeTooLargeError:
-            self._refuse_large(record, len(value))
         except KafkaError as error:
             raise self._broken_off(error) from None
         else:
-            self._on_its_way.append((record, len(value), future))
+            self._on_its_way.append((len(value), future))
             self._outstanding += len(value)
 
     def _settle(self, most_bytes: int) -> None:
         """Wait until at most so many bytes are on their way."""
-        while self._on_its_way and (self._outstanding > most_bytes or self._on_its_way[0][2].is_done):
-            record, size, future = self._on_its_way.popleft()
+        while self._on_its_way and (self._outstanding > most_bytes or self._on_its_way[0][1].is_done):
+            size, future = self._on_its_way.popleft()
             self._outstanding -= size
             try:
                 future.get()
-            except MessageSizeTooLargeError:
-                self._refuse_large(record, size)
             except KafkaError as error:
                 raise self._broken_off(error) from None
             else:
@@ -265,9 +271,6 @@ class _Publishing:
     def _refuse(self, record: RawRecord, why: str) -> None:
         self._done.refused += 1
         self._say(f"{record.partition.topic}:{record.offset}: {why}")
-
-    def _refuse_large(self, record: RawRecord, size: int) -> None:
-        self._refuse(record, f"{size:,} bytes are more than the topic takes ({LIMIT})")
 
     def _broken_off(self, error: KafkaError) -> KafkaUnreachable:
         return KafkaUnreachable(f"{unreachable(self._kafka, error)}; {self._done.published} records were published")
@@ -307,14 +310,14 @@ def check_kafka(kafka: KafkaSettings) -> Iterator[KafkaCheck]:
 def _check_topics(admin: Any, kafka: KafkaSettings) -> Iterator[KafkaCheck]:
     wanted = topic_configs(kafka)
     there = _partitions(admin, list(wanted))
-    limits = _limits(admin, list(there))
+    limits = topic_limits(admin, list(there))
     for topic in wanted:
         if topic not in there:
             yield KafkaCheck(f"topic {topic}", False, "is not there: segwatch topics create")
             continue
         limit = limits.get(topic, 0)
         enough = limit >= kafka.max_message_bytes
-        text = f"{there[topic]} partitions, {LIMIT} {limit:,}"
+        text = f"{there[topic]} partitions, {TOPIC_LIMIT} {limit:,}"
         if not enough:
             text += f" is below kafka.max_message_bytes {kafka.max_message_bytes:,}: larger records are refused there"
         yield KafkaCheck(f"topic {topic}", enough, text)

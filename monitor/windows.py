@@ -16,6 +16,9 @@ from monitor.errors import InputError
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
 
+LONGEST_US = 36_500 * DAY_US
+"""Of a window. Its ends must be dates that can be written."""
+
 _LENGTH = re.compile(r"(\d+)\s*(s|m|min|h|d)?")
 _UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -95,7 +98,10 @@ def parse_length(text: str) -> int:
     match = _LENGTH.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
         raise InputError(f"{text!r} is no length of time: write for example 300s, 5m, 1h or 7d")
-    return int(match[1]) * _UNIT_SECONDS[match[2]] * SECOND_US
+    length_us = int(match[1]) * _UNIT_SECONDS[match[2]] * SECOND_US
+    if length_us > LONGEST_US:
+        raise InputError(f"{text!r} is longer than {LONGEST_US // DAY_US} days")
+    return length_us
 
 
 def parse_time(text: str) -> int:

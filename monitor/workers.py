@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,17 @@ class Workers:
         """Which of the threads live, by name."""
         return {thread.name: thread.is_alive() for thread in self._threads}
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end of all, this long at most; whether they have ended."""
+        until_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
     def join(self) -> None:
         """Wait for the end of all; raises the first failure."""
-        for thread in self._threads:
-            # A join without a timeout would keep the main thread from handling signals on some platforms.
-            while thread.is_alive():
-                thread.join(0.5)
+        # Waiting without a timeout would keep the main thread from handling signals on some platforms.
+        while not self.wait(0.5):
+            pass
         if self._failure is not None:
             raise self._failure

@@ -97,6 +97,48 @@ def test_what_must_not_be_folded_stays_as_it_is() -> None:
     assert torch.allclose(answer(fuse(network, x, torch.float32), x), answer(network, x), atol=1e-5)
 
 
+class Bordered(nn.Module):
+    """A border around the input of a convolution, as TensorFlow's networks have it."""
+
+    def __init__(self, border: tuple[int, ...], mode: str, value: float, groups: int, stride: int) -> None:
+        super().__init__()
+        self.border, self.mode, self.value = border, mode, value
+        self.convolution = nn.Conv2d(6, 12, (3, 5), stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.value if self.mode == "constant" else None
+        y: Tensor = self.convolution(nn.functional.pad(x, self.border, self.mode, value))
+        return torch.relu(y)
+
+
+BORDERS: dict[str, tuple[tuple[int, ...], str, float]] = {
+    "more at the right and below": ((1, 2, 0, 1), "constant", 0.0),
+    "more at the left and above": ((3, 0, 2, 1), "constant", 0.0),
+    "alike on all sides": ((2, 2, 1, 1), "constant", 0.0),
+    "a crop": ((-1, 2, 1, -2), "constant", 0.0),
+    "mirrored": ((1, 2, 1, 0), "reflect", 0.0),
+    "of ones": ((1, 2, 1, 0), "constant", 1.0),
+    "sideways only": ((1, 2), "constant", 0.0),
+}
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_borders_of_every_kind_keep_their_meaning(border: str, groups: int, stride: int) -> None:
+    network = Bordered(*BORDERS[border], groups, stride).eval()
+    x = torch.randn(2, 6, 17, 18)
+    fused = fuse(network, x, torch.float32)
+    assert torch.allclose(answer(fused, x), answer(network, x), atol=1e-6)
+    has_border = any("pad" in str(node.target) for node in fused.graph.nodes)
+    folds = groups == 6 and border in (
+        "more at the right and below",
+        "more at the left and above",
+        "alike on all sides",
+    )
+    assert has_border is not folds
+
+
 def test_the_first_convolutions_can_stay_in_float32() -> None:
     network = settled(torchvision.models.resnet18(weights=None))
     fused = fuse(network, torch.randn(2, 3, 64, 64), torch.bfloat16, float32_convolutions=4)

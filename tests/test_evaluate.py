@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from monitor.store.database import DatabaseError
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import Advance, StoredScore
-from monitor.windows import DAY_US, SECOND_US
+from monitor.windows import DAY_US, SECOND_US, to_text
 from tests.embedded import (
     HOUR_US,
     NOW_US,
@@ -287,10 +288,14 @@ class TestActions:
         assert [score.alarm for score in store.scores("street")] == [False]
         assert queued(store) == []
 
-    def test_the_link_leads_to_a_page_that_there_is(self, store: Store, settings: Settings) -> None:
+    def test_the_link_leads_to_the_page_of_models_and_says_which_window(
+        self, store: Store, settings: Settings
+    ) -> None:
         self.alarm(store, settings)
-        link = queued(store)[0][2]["link"]
-        assert link == "http://127.0.0.1:8600/"
+        link = urlsplit(queued(store)[0][2]["link"])
+        assert (link.scheme, link.netloc, link.path) == ("http", "127.0.0.1:8600", "/")
+        asked = {"model": ["street"], "version": ["1"], "window": [to_text(BEGAN_US)]}
+        assert parse_qs(link.query) == asked
 
 
 class TestLeading:

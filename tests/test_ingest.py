@@ -579,7 +579,7 @@ class TestFaults:
     ) -> None:
         seen = 0
 
-        def crash(route: Route, prepared: Sequence[Any]) -> Any:
+        def crash(route: Route, prepared: Sequence[Any], _: Any) -> Any:
             nonlocal seen
             seen += len(prepared)
             if seen >= at:

@@ -103,17 +103,20 @@ def _plan(start: datetime, hours: int, *, seed: int, **shift: Any) -> TrafficPla
 
 def _make_room(folder: Path) -> None:
     """Remove an earlier demo; never anything else."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARKER).exists():
-            raise InputError(f"--dir {folder}: holds something that is not an earlier demo; name an empty folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).write_text("{}\n", encoding="utf-8")
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / MARKER).exists():
+                raise InputError(f"--dir {folder}: holds something that is not an earlier demo; name an empty folder")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text("{}\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--dir {folder}: {error.strerror}") from None
 
 
 def _settings(folder: Path) -> Settings:
     tree = {
-        "data_dir": str(folder),
+        "data_dir": str(folder.absolute()),
         "windows": {"lengths_seconds": [3600]},
         "embedding": {"backbone": "segmenter", "input_size": 128},
         "log": {"level": "warning"},

@@ -6,9 +6,9 @@ import hashlib
 import logging
 from typing import Any, Final
 
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError
 
-from monitor.kafka_client import KafkaUnreachable, open_producer, reason
+from monitor.kafka_client import KafkaUnreachable, fits, open_admin, open_producer, reason, topic_limits
 from monitor.settings import KafkaSettings
 from monitor.sinks.protocol import SinkError
 from monitor.store.values import OutboxMessage
@@ -29,55 +29,43 @@ class KafkaSink:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._default_limit = settings.max_message_bytes
         try:
+            with open_admin(settings) as admin:
+                self._limits = topic_limits(admin, [settings.actions_topic, settings.dead_letter_topic])
             self._producer: Any = open_producer(settings)
-        except KafkaUnreachable as error:
+        except (KafkaUnreachable, KafkaError) as error:
             raise SinkError(str(error)) from None
-        self._sent: list[tuple[OutboxMessage, Any]] = []
+        self._sent: list[tuple[str, Any]] = []
 
     def add(self, message: OutboxMessage) -> None:
         """Hand the message to the producer, which sends in the background."""
-        self._sent.append((message, self._send(message, message.value)))
+        key, value, headers = message.key, message.value, [*message.headers, (ID_HEADER, message.id.encode())]
+        if value is not None and not fits(self._limits.get(message.topic, self._default_limit), key, value, headers):
+            log.warning("topic %s: a value of %d bytes is too large: hash sent", message.topic, len(value))
+            headers.append(("segwatch_value_bytes", str(len(value)).encode()))
+            headers.append(("segwatch_value_sha256", hashlib.sha256(value).hexdigest().encode()))
+            value = None
+        if key is None and value is None:
+            # The client refuses a message without key and value.
+            key = message.id.encode()
+        try:
+            self._sent.append(
+                (message.topic, self._producer.send(message.topic, key=key, value=value, headers=headers))
+            )
+        except KafkaError as error:
+            raise SinkError(f"topic {message.topic}: {reason(error)}") from None
 
     def flush(self) -> None:
         """Wait for every acknowledgement."""
         sent, self._sent = self._sent, []
-        again = []
-        for message, future in sent:
-            try:
-                future.get(timeout=FLUSH_TIMEOUT_S)
-            except MessageSizeTooLargeError:
-                again.append((message, self._send(message, None)))
-            except KafkaError as error:
-                raise SinkError(f"topic {message.topic}: {reason(error)}") from None
-        for message, future in again:
+        for topic, future in sent:
             try:
                 future.get(timeout=FLUSH_TIMEOUT_S)
             except KafkaError as error:
-                raise SinkError(f"topic {message.topic}: {reason(error)}") from None
+                raise SinkError(f"topic {topic}: {reason(error)}") from None
 
     def close(self) -> None:
         """Close the producer without waiting for what was not flushed."""
         self._sent.clear()
         self._producer.close(timeout=0)
-
-    def _send(self, message: OutboxMessage, value: bytes | None) -> Any:
-        headers = [*message.headers, (ID_HEADER, message.id.encode())]
-        if value is None and message.value is not None:
-            log.warning(
-                "topic %s: a value of %d bytes does not fit; its hash is sent", message.topic, len(message.value)
-            )
-            headers.append(("segwatch_value_bytes", str(len(message.value)).encode()))
-            headers.append(("segwatch_value_sha256", hashlib.sha256(message.value).hexdigest().encode()))
-        key = message.key
-        if key is None and value is None:
-            # The client refuses a message without key and value.
-            key = message.id.encode()
-        try:
-            return self._producer.send(message.topic, key=key, value=value, headers=headers)
-        except MessageSizeTooLargeError:
-            if value is None:
-                raise SinkError(f"topic {message.topic}: headers and key alone are too large") from None
-            return self._send(message, None)
-        except KafkaError as error:
-            raise SinkError(f"topic {message.topic}: {reason(error)}") from None

@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -73,7 +74,10 @@ class FileSource:
         sizes = [size for size in self._sizes if size is not None]
         if len(sizes) < len(self._sizes):
             return None
-        done = sum(sizes[: self._at]) + (self._raw.tell() if self._raw is not None else 0)
+        done = sum(sizes[: self._at])
+        # Another thread asks, so that the file may be closed at any moment.
+        with suppress(ValueError):
+            done += raw.tell() if (raw := self._raw) is not None else 0
         return min(1.0, done / sum(sizes)) if sum(sizes) else 1.0
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:

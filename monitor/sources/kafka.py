@@ -106,6 +106,7 @@ class KafkaSource:
         self._wall_us = wall_us
         self._consumer: Any = None
         self._cluster: Any = None
+        self._connecting = Connecting()
         self._owned: dict[TopicPartition, _Owned] = {}
         self._given_up: list[Partition] = []
         self._gaps: list[Gap] = []
@@ -198,12 +199,13 @@ class KafkaSource:
             self._consumer.seek(where, 0)
             self._consumer.pause(where)
 
-    def note_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Called by the client's thread: remember what to hand over."""
+    def note_revoked(self, revoked: Iterable[TopicPartition]) -> bool:
+        """Called by the client's thread: remember what to hand over. False when closing: that is done already."""
         for where in revoked:
             owned = self._owned.pop(where, None)
             if owned is not None and owned.partition is not None:
                 self._given_up.append(owned.partition)
+        return self._consumer is not None
 
     # -- one slice of polling ------------------------------------------------------------------------------------
 
@@ -280,7 +282,7 @@ class KafkaSource:
     # -- connection ----------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        connecting = Connecting()
+        self._connecting = connecting = Connecting()
         try:
             consumer = kafka.KafkaConsumer(
                 kafka_client=connecting, bootstrap_timeout_ms=round(CONNECT_S * 1000), **self._config
@@ -337,6 +339,9 @@ class KafkaSource:
                 consumer.close(autocommit=False, timeout_ms=round(leave_s * 1000))
             except KafkaError as error:
                 log.debug("closing the consumer: %s", reason(error))
+            finally:
+                # A consumer that failed to close has not closed its client.
+                self._connecting.abandon()
 
     def _refresh_metadata(self) -> None:
         """Wait for an answer about our topics that was asked for now; KafkaError when none comes."""
@@ -524,8 +529,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         raise _Interrupted
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self._source.note_revoked(revoked)
-        raise _Interrupted
+        if self._source.note_revoked(revoked):
+            raise _Interrupted
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """The group went on without us. The store's compare-and-set decides whether what we have still counts."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
+class Partition(NamedTuple):
     """An ordered log of records. A recreated topic has a new ``topic_id``, so old offsets never fit it.
 
     For files: cluster "file", topic_id = topic = the path as given, number 0, offset = line number.
+
+    A named tuple, because it is looked up for every record, and tuples are hashed in C.
     """
 
     cluster: str

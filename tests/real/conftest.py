@@ -11,6 +11,21 @@ import pytest
 from tests.real.kafka_server import KafkaServer
 from tests.real.postgres import Postgres
 
+# Kafka's client drops the sockets of failed attempts without closing them, and Python says so when it finds them.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Found during a later test: no fault of that test."""
+    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
+
+
+def pytest_sessionfinish() -> None:
+    """Found after the last test: what logs and tracebacks held until then goes here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(5):  # what one round frees may hold more
+            gc.collect()
+
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaServer]:
@@ -24,15 +39,3 @@ def postgres() -> Iterator[Postgres]:
     """The server that tests share: take a ``fresh_database`` each. Never kill this one."""
     with Postgres.start() as server:
         yield server
-
-
-@pytest.fixture
-def away() -> Iterator[None]:
-    """For tests in which a broker is away: Kafka's client drops the sockets of failed attempts without closing them.
-
-    Python mentions each one when it collects it; this collects them here, before another test is blamed.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()

@@ -146,7 +146,8 @@ class KafkaServer:
         admin = self.admin()
         try:
             admin.create_topics(
-                {name: {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}}
+                {name: {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}},
+                wait_for_metadata=True,
             )
         finally:
             admin.close()

@@ -454,6 +454,15 @@ def test_a_static_member_that_restarts_finds_its_partitions_without_a_rebalance(
             assert other.revoked == []
 
 
+def test_a_closed_source_leaves_no_thread_behind(kafka: KafkaServer) -> None:
+    topic = kafka.fresh_topic()
+    before = set(threading.enumerate())
+    with reading(settings_for(kafka), topic) as reader:
+        reader.until(lambda: bool(reader.source.assigned()))
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) <= before
+
+
 def test_two_workers_with_one_instance_id_are_told_so(kafka: KafkaServer) -> None:
     topic = kafka.fresh_topic()
     settings = settings_for(kafka, group_instance_id="w1")
@@ -509,7 +518,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaSer
         yield kafka, f"127.0.0.1:{port}", ca
 
 
-@pytest.mark.usefixtures("away")
 def test_a_broker_killed_and_started_again_loses_nothing_and_is_mentioned_once(
     guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -535,7 +543,6 @@ def test_a_broker_killed_and_started_again_loses_nothing_and_is_mentioned_once(
     assert not any(record.exc_info for record in caplog.records if record.name.startswith("monitor"))
 
 
-@pytest.mark.usefixtures("away")
 def test_a_broker_that_is_not_there_yet_is_waited_for(
     guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -552,7 +559,6 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
     assert len(away) == 1 and "no broker answers" in away[0]
 
 
-@pytest.mark.usefixtures("away")
 def test_sasl_over_tls_reads_and_a_wrong_password_is_said_once(
     guarded: tuple[KafkaServer, str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
