@@ -92,9 +92,7 @@ class Rig:
     def publish(self, messages: Sequence[Message], prefix: str) -> str:
         """Put the messages on a topic of their own, partition by partition in turn; returns its name."""
         topic = self.kafka.fresh_topic(prefix, PARTITIONS)
-        producer = KafkaProducer(
-            bootstrap_servers=self.kafka.bootstrap, acks="all", linger_ms=20, batch_size=1 << 18
-        )
+        producer = KafkaProducer(bootstrap_servers=self.kafka.bootstrap, acks="all", linger_ms=20, batch_size=1 << 18)
         for number, message in enumerate(messages):
             producer.send(
                 topic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import msgspec
@@ -96,8 +96,16 @@ class Fleet:
     def embedding(self) -> NDArray[np.float64]:
         return self._rng.standard_normal(self._dimensions)
 
-    def messages(self, count: int, start_us: int, first: int = 0, step_us: int = STEP_US) -> Iterator[Message]:
-        """``count`` messages in MessagePack, with CloudEvents headers; each reaches the broker when it happens."""
+    def messages(
+        self,
+        count: int,
+        start_us: int,
+        first: int = 0,
+        step_us: int = STEP_US,
+        encoding: Literal["json", "msgpack"] = "msgpack",
+    ) -> Iterator[Message]:
+        """``count`` messages with CloudEvents headers; each reaches the broker when it happens."""
+        encode = msgspec.msgpack.encode if encoding == "msgpack" else msgspec.json.encode
         for number in range(first, first + count):
             event_us = start_us + (number - first) * step_us
             record = self.record(number, event_us)
@@ -107,6 +115,6 @@ class Fleet:
                 ("ce_type", record["type"].encode()),
                 ("ce_source", b"/street"),
                 ("ce_time", record["event_time"].encode()),
-                ("content-type", b"application/msgpack"),
+                ("content-type", f"application/{encoding}".encode()),
             )
-            yield Message(record["sequence"].encode(), msgspec.msgpack.encode(record), headers, event_us)
+            yield Message(record["sequence"].encode(), encode(record), headers, event_us)

@@ -13,8 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monitor.version import __version__
 from monitor.web import WebState
+from monitor.windows import parse_time
 
 WINDOWS_SHOWN: Final = 12
+WINDOWS_READ: Final = 4 * WINDOWS_SHOWN
 """Half a day of hourly windows: enough to see an onset, small enough for one screen."""
 BAR_WIDTH: Final = 120
 """Of a score's bar, in SVG units; the threshold stands in its middle."""
@@ -23,6 +25,9 @@ STATES: Final = {
     "alarm": "Drift alarm",
     "ok": "No drift",
     "too_few_records": "Too few records for a verdict",
+    "too_few_sequences": "Too few sequences for a verdict",
+    "unsupported": "The baseline has too few sequences for any verdict",
+    "empty": "No records",
     "no_baseline": "No baseline for this version: counted, not scored",
     "no_windows": "No closed window yet",
 }
@@ -87,8 +92,10 @@ class Card:
 
 
 def _card(state: WebState, model: Mapping[str, Any]) -> Card:
-    newest = state.windows(model["model"], model["version"], "", None, None, WINDOWS_SHOWN)
-    windows = list(reversed(newest))
+    newest = state.windows(model["model"], model["version"], "", None, None, WINDOWS_READ)
+    # Windows of several lengths are scored; side by side they would only confuse, and the shortest say it first.
+    shortest = min((_length_us(window) for window in newest), default=0)
+    windows = [window for window in reversed(newest) if _length_us(window) == shortest][:WINDOWS_SHOWN]
     signals = tuple(dict.fromkeys(score["signal"] for window in windows for score in window["scores"]))
     return Card(
         model["model"],
@@ -99,8 +106,16 @@ def _card(state: WebState, model: Mapping[str, Any]) -> Card:
         windows[0]["status"] if windows else "no_windows",
         signals,
         tuple(_row(window, signals) for window in windows),
-        tuple(window["slice"] for window in model["windows"] if window["slice"] and window["alarm"]),
+        tuple(
+            window["slice"]
+            for window in model["windows"]
+            if window["slice"] and window["alarm"] and _length_us(window) == shortest
+        ),
     )
+
+
+def _length_us(window: Mapping[str, Any]) -> int:
+    return parse_time(window["end"]) - parse_time(window["start"])
 
 
 def _row(window: Mapping[str, Any], signals: Sequence[str]) -> Row:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 5.0
 """An activated baseline is seen within this time by every worker."""
+MOST_ROUTES = 1000
 RETRY_UNKNOWN_S = 1.0
 """An unknown model name is looked up again at most this often, so that a flood of them costs nothing."""
 
@@ -124,6 +125,8 @@ class BaselineBook:
             return None
         route = self._routes.get((model, version))
         if route is None:
+            if len(self._routes) >= MOST_ROUTES:
+                self._routes.clear()  # versions that come and go must not fill the memory
             route = self._routes[model, version] = self._make(model, version)
         return route
 
@@ -134,10 +137,10 @@ class BaselineBook:
             active[model, version] = entry.meta.id
             newest[model] = max(newest.get(model, (-1, "")), (entry.activated_us, entry.meta.id))
         self._read_at = self._clock()
-        if active != self._active:
+        names = {model: entry[1] for model, entry in newest.items()}
+        if (active, names) != (self._active, self._newest):
             self._routes.clear()
-        self._active = active
-        self._newest = {model: entry[1] for model, entry in newest.items()}
+        self._active, self._newest = active, names
         needed = set(active.values())
         self._baselines = {key: value for key, value in self._baselines.items() if key in needed}
 
@@ -151,7 +154,7 @@ class BaselineBook:
         if not baseline_id:
             # A version without a baseline takes its classes from the name's newest active one, and is never scored.
             classes = self._load(self._newest[model]).classes
-            log.info("%s version %s has no active baseline: counted, not scored", model, version)
+            log.debug("%s version %s has no active baseline: counted, not scored", model, version)
             return Route(None, "", classes, Extractor(None, None, self._pool, self._limits, self._uri_prefixes))
         baseline = self._load(baseline_id)
         embedder = self._embedders.of_baseline(baseline.backbone) if baseline.backbone else None

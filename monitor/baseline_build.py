@@ -16,6 +16,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -213,11 +214,10 @@ class _FirstPass:
 
     def run(self, source: Source) -> None:
         limits = Limits.from_settings(self._settings)
-        with ThreadPoolExecutor(self._settings.embedding.decode_threads) as pool:
+        with closing(source), ThreadPoolExecutor(self._settings.embedding.decode_threads) as pool:
             while not source.exhausted:
                 records = source.poll(0.0, CHUNK).records
                 self._take(list(zip(records, decode_chunk(records, limits, self._now_us), strict=True)), pool)
-            source.close()
 
     def _take(
         self, chunk: Sequence[tuple[RawRecord, Prediction | Label | BadRecord]], pool: ThreadPoolExecutor

@@ -99,6 +99,10 @@ def cli(context: click.Context, config: Path | None, debug: bool) -> None:
 @click.option("--strength", type=click.IntRange(1, 3), default=2, show_default=True)
 def demo(no_serve: bool, folder: Path, corruption: str, strength: int) -> None:
     """The main job on data that comes with the project: traffic, a shift midway, what is detected when."""
+    from monitor.demo.corruptions import CORRUPTIONS
+
+    if corruption not in CORRUPTIONS:  # said before anything slow is loaded
+        raise InputError(f"--corruption {corruption}: choose one of {', '.join(CORRUPTIONS)}")
     from monitor.demo.run import run_demo
 
     run_demo(folder, corruption=corruption, strength=strength, serve=not no_serve, say=click.echo)

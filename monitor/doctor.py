@@ -7,7 +7,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+from embeddings.embedder import Embedder
+from monitor.baseline import Baseline
 from monitor.baseline_book import Embedders
 from monitor.errors import SegwatchError
 from monitor.offline import spec_of
@@ -57,6 +60,7 @@ def _store(settings: Settings) -> Iterator[Check]:
         return
     try:
         active = store.active_baselines()
+        baselines = [Baseline.from_bytes(store.baseline(entry.meta.id).payload) for entry in active.values()]
         yield Check("database", True, store.description)
     except SegwatchError as error:
         yield Check("database", False, str(error))
@@ -69,16 +73,24 @@ def _store(settings: Settings) -> Iterator[Check]:
         bool(active),
         f"active for {names}" if active else "none is active: segwatch baseline build --activate",
     )
+    for baseline in baselines:
+        if baseline.backbone is not None:
+            name = f"backbone of {baseline.model} version {baseline.version}"
+            yield _backbone(settings, name, partial(Embedders.of_baseline, ref=baseline.backbone))
 
 
 def _device(settings: Settings) -> Check:
+    return _backbone(settings, "device", lambda embedders: embedders.of(spec_of(settings)))
+
+
+def _backbone(settings: Settings, name: str, make: Callable[[Embedders], Embedder]) -> Check:
     try:
-        embedder = Embedders(settings).of(spec_of(settings))
+        embedder = make(Embedders(settings))
     except (SegwatchError, ValueError, OSError) as error:
-        return Check("device", False, str(error))
+        return Check(name, False, str(error))
     if embedder.fallbacks:
-        return Check("device", False, f"{settings.embedding.device} was asked for, but the CPU had to be taken")
-    return Check("device", True, f"{embedder.identity} on {embedder.device} in {embedder.dtype}")
+        return Check(name, False, f"{settings.embedding.device} was asked for, but the CPU had to be taken")
+    return Check(name, True, f"{embedder.identity} on {embedder.device} in {embedder.dtype}")
 
 
 def _web(settings: Settings) -> Check:

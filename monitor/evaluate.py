@@ -18,7 +18,7 @@ from alerts.actions import Action, drift_alert
 from detectors.statistic import PaneStatistic
 from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes
 from monitor.errors import NotLeader, StoreError
-from monitor.settings import Settings
+from monitor.settings import Settings, WebSettings
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import DueWindow, OutboxMessage, ScoreRow
@@ -101,7 +101,10 @@ class Evaluator:
 
     def finish(self) -> int:
         """Fold everything and close all windows: the end of a replay."""
-        return self._evaluate(END_OF_TIME_US) if self._lead() else 0
+        if self._lead():
+            return self._evaluate(END_OF_TIME_US)
+        log.warning("another process leads: it scores the windows as its watermark passes them")
+        return 0
 
     def _lead(self) -> bool:
         if self._leader is None:
@@ -157,13 +160,17 @@ class Evaluator:
         if scored.score is None or scored.slice:
             return ()
         start, end = to_text(scored.window.start_us), to_text(scored.window.end_us)
-        web = self._settings.web
-        shown = urlencode({"model": scored.model, "version": scored.version, "window": start})
-        page = f"http://{web.host}:{web.port}/?{shown}"
+        page = _link(self._settings.web, scored.model, scored.version, start)
         action = drift_alert(
             scored.model, scored.version, scored.slice, start, end, scored.baseline_id, scored.score, page
         )
         return () if action is None else (to_message(action, self._settings.kafka.actions_topic, self._wall_us()),)
+
+
+def _link(web: WebSettings, model: str, version: str, start: str) -> str:
+    """The page that shows the evidence."""
+    base = web.public_url.rstrip("/") or f"http://{web.host}:{web.port}"
+    return f"{base}/?{urlencode({'model': model, 'version': version, 'window': start})}"
 
 
 def merge_states(states: Sequence[bytes]) -> bytes:

@@ -22,6 +22,7 @@ from itertools import compress
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from monitor.baseline_book import BaselineBook, Embedders, Route
 from monitor.codes import codes_of
@@ -35,7 +36,7 @@ from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord
 from monitor.store.store import Store
 from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, OutboxMessage
-from monitor.tallies import DEAD_LETTER, DROPPED, TallyKey
+from monitor.tallies import BACKBONE_FALLBACKS, DEAD_LETTER, DROPPED, TallyKey
 from monitor.telemetry import consume_span, span
 from monitor.windows import SECOND_US, is_late
 
@@ -128,6 +129,8 @@ class Ingest:
         self._at_once = min(settings.ingest.chunk_records, FIRST_POLL)
         self._idle = threading.Condition()
         self._failure: BaseException | None = None
+        self._embedders = embedders
+        self._fallbacks_told = 0
         self.counts = IngestCounts()
 
     # -- what the source asks ------------------------------------------------------------------------------------
@@ -160,7 +163,10 @@ class Ingest:
         embed.start()
         commit.start()
         try:
-            self._read_loop(source, stop)
+            # Products here are small, and a second thread of BLAS waits for the next one by turning in a circle: on
+            # two cores that took a third of all CPU time.
+            with threadpool_limits(1, "blas"):
+                self._read_loop(source, stop)
         except BaseException as error:
             self._failure = self._failure or error
             raise
@@ -216,7 +222,7 @@ class Ingest:
         plans = [item.route.extractor.plan for item in chunk.items if item.route and isinstance(item.pending, Future)]
         if not plans:
             return self._settings.ingest.chunk_records
-        size = max([plan.input_size if plan else UNUSED_SIZE for plan in plans])
+        size = max([plan.input_size if plan and plan.input_size else UNUSED_SIZE for plan in plans])
         return min(self._settings.ingest.chunk_records, max(1, IMAGE_BYTES // (3 * size * size)))
 
     def _hand_over(self, source: Source, chunk: Chunk) -> None:
@@ -294,16 +300,20 @@ class Ingest:
     def _advances(self, standing: Sequence[Progress], reached: dict[Partition, int]) -> list[Advance]:
         """Offsets that the chunk moves, and heartbeats of partitions in which nothing came."""
         advances = []
+        stashed = {raw.partition for polled in self._stash for raw in polled.records}
+        stashed |= {gap.partition for polled in self._stash for gap in polled.gaps}
         for progress in standing:
             partition = progress.partition
             if partition.cluster == FILE_CLUSTER:
                 continue
-            if partition not in self._expected:
+            if partition not in self._expected or (partition in stashed and partition not in reached):
                 continue
             expected = self._expected[partition]
             # Only a log that was cut back (a gap that ends before what is expected) makes an offset go down.
             next_offset = reached.get(partition, expected or 0)
             at_end = progress.caught_up_at_us is not None and progress.position >= progress.end_offset
+            # The source's position is beyond what it gave and what waits here.
+            at_end = at_end and partition not in stashed
             if at_end:
                 # Control records of transactions end a log without a record to show for it.
                 next_offset = max(next_offset, progress.position)
@@ -383,10 +393,11 @@ class Ingest:
     def _commit(self, chunk: Chunk) -> None:
         """Commit, dropping the partitions that were lost, waiting out a database that is away."""
         delay_s = RETRY_FIRST_S
+        fallbacks = self._embedders.fallbacks - self._fallbacks_told
         while self._failure is None:
             try:
                 with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
-                    outcomes, reasons = self._write(tx, chunk)
+                    outcomes, reasons = self._write(tx, chunk, fallbacks)
             except PartitionLost as lost:
                 log.info("%s: somebody else went on with it; its records are left to them", lost)
                 partition = lost.partition
@@ -406,6 +417,7 @@ class Ingest:
                 time.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MOST_S)
             else:
+                self._fallbacks_told += fallbacks
                 self.counts.outcomes.update(outcomes)
                 self.counts.reasons.update(reasons)
                 self._report_bad(chunk)
@@ -417,7 +429,7 @@ class Ingest:
                 if item.bad is not None:
                     self._on_bad(item.raw, item.bad)
 
-    def _write(self, tx: Transaction, chunk: Chunk) -> tuple[Counter[str], Counter[str]]:
+    def _write(self, tx: Transaction, chunk: Chunk, fallbacks: int) -> tuple[Counter[str], Counter[str]]:
         # The order (offsets, identities, panes, tallies) is the same in every worker, so that no two can deadlock.
         tx.advance(*chunk.advances)
         tallies: Counter[TallyKey] = Counter()
@@ -445,6 +457,8 @@ class Ingest:
             tallies[TallyKey(DROPPED, "", "", gap.reason, 0)] += gap.stop - gap.start
         pane_us = self._settings.windows.pane_seconds * SECOND_US
         tx.add_panes(pane_deltas(new, pane_us, self._settings.windows.slice_keys))
+        if fallbacks:
+            tallies[TallyKey(BACKBONE_FALLBACKS, "", "", "", 0)] += fallbacks
         tx.add_tallies(tallies)
         tx.add_outbox(outbox)
         return _summary(tallies)

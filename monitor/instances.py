@@ -52,7 +52,7 @@ class Instances:
 def instances_of(
     names: Sequence[Sequence[str] | None], scores: Sequence[Sequence[float]], position: Mapping[str, int]
 ) -> Instances:
-    """Columns of N records' class names (None: no list of instances) and scores; ``position`` of the C known classes."""
+    """Columns of N records' class names (None: no list of instances) and scores; ``position`` of the C classes."""
     unknown = len(position)
     every = list(chain.from_iterable(each for each in names if each))
     return Instances(

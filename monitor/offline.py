@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from embeddings.backbones import BackboneSpec, backbone_spec
-from monitor.app import file_sink
+from monitor.app import make_sink
 from monitor.baseline import FORMAT_VERSION, Baseline
 from monitor.baseline_book import Embedders
 from monitor.baseline_build import BuildCounts, build_baseline
@@ -62,13 +63,12 @@ def replay(
                 _run_with_progress(ingest, source, on_progress)
         finally:
             source.close()
-        evaluator = Evaluator(opened, settings, on_score=on_score)
-        scored = evaluator.finish()
-        evaluator.close()
-        sink = file_sink(settings)
-        while relay_once(opened, sink):
-            pass
-        sink.close()
+        with closing(Evaluator(opened, settings, on_score=on_score)) as evaluator:
+            scored = evaluator.finish()
+        # Not always to files: the outbox of a shared store holds the messages of a running service, too.
+        with closing(make_sink(settings)) as sink:
+            while relay_once(opened, sink):
+                pass
         return ingest.counts, scored
     finally:
         if own:

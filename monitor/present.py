@@ -6,6 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
+def printable(text: str) -> str:
+    r"""Text from records, safe for a terminal: control and direction marks are shown, not obeyed.
+
+    >>> printable("a\nb\x1b[2J\u202e")
+    'a\\nb\\x1b[2J\\u202e'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns as wide as their widest cell; numbers to the right.
 
@@ -14,7 +23,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     embedding  0.25
     x          -
     """
-    cells = [[str(cell) if cell is not None else "-" for cell in row] for row in rows]
+    cells = [[printable(str(cell)) if cell is not None else "-" for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -91,4 +100,4 @@ def status_text(status: dict[str, Any]) -> str:
             f" {partition['lag_records']} behind, seen {partition['seen_seconds_ago']} s ago"
         )
     lines.append(f"outbox: {status['outbox_pending']} waiting")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -34,23 +34,25 @@ def relay(store: Store, make_sink: Callable[[], Sink], stop: threading.Event) ->
     """Deliver until ``stop`` is set; a receiver that is away is tried again, one log line an outage."""
     sink: Sink | None = None
     failing = False
-    while not stop.is_set():
-        try:
-            if sink is None:
-                sink = make_sink()
-            delivered = relay_once(store, sink)
-            failing = False
-            if not delivered:
-                stop.wait(POLL_S)
-        except (SinkError, StoreError) as error:
-            if isinstance(error, StoreError) and not error.retriable:
-                raise
-            if not failing:
-                log.warning("outbox: %s; messages wait in the store", error)
-            failing = True
-            if sink is not None:
-                sink.close()
-                sink = None
-            stop.wait(RETRY_S)
-    if sink is not None:
-        sink.close()
+    try:
+        while not stop.is_set():
+            try:
+                if sink is None:
+                    sink = make_sink()
+                delivered = relay_once(store, sink)
+                failing = False
+                if not delivered:
+                    stop.wait(POLL_S)
+            except (SinkError, StoreError) as error:
+                if isinstance(error, StoreError) and not error.retriable:
+                    raise
+                if not failing:
+                    log.warning("outbox: %s; messages wait in the store", error)
+                failing = True
+                if sink is not None:
+                    sink.close()
+                    sink = None
+                stop.wait(RETRY_S)
+    finally:
+        if sink is not None:
+            sink.close()

@@ -143,6 +143,8 @@ class WebSettings(Section, frozen=True):
     port: Port = 8600
     token: str = ""
     """Bearer token; needed for every address but loopback. Health endpoints never ask for it."""
+    public_url: str = ""
+    """How others reach the server, for links in actions (``https://segwatch.example``); empty means host and port."""
     refresh_seconds: Seconds = 5.0
     """How old the totals behind ``/metrics`` may be."""
     max_series: Count = 20_000

@@ -64,7 +64,7 @@ MAXIMA: Final = frozenset({LAST_EVENT_US})
 OUTCOMES: Final = ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
 """How a record can end; the numbers add up to the records read."""
 
-DROPPED_REASONS: Final = ("retention",)
+DROPPED_REASONS: Final = ("retention", "unreadable")
 """Why records were lost before they could be read; their series exist at 0."""
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -95,10 +95,24 @@ def count_buckets(values: NDArray[np.float64], bounds: Sequence[float]) -> NDArr
     return np.bincount(indices, minlength=len(bounds) + 1).astype(np.int64)
 
 
+MOST = 2**63 - 1
+"""No total goes beyond it: the largest integer of a database."""
+MOST_AT_ONCE = 10**6
+"""What one record adds to a sum at most: 11 days, or a million dollars. More is a fault of the sender's, and must not
+drown the others."""
+
+
+def saturated(total: int) -> int:
+    """``total``, or the largest that is kept."""
+    return min(total, MOST)
+
+
 def to_fixed(value: float, scale: int) -> int:
     """``value`` in units of ``1 / scale``, rounded half to even: the same integer on every machine.
+
+    Values above ``MOST_AT_ONCE`` count as that much.
 
     >>> to_fixed(0.083, 1_000_000), to_fixed(0.00021, 1_000_000_000)
     (83000, 210000)
     """
-    return round(value * scale)
+    return round(min(value, MOST_AT_ONCE) * scale)

@@ -30,6 +30,7 @@ from monitor.kafka_client import (
     RECORD_OVERHEAD_BYTES,
     TOPIC_LIMIT,
     KafkaUnreachable,
+    close_producer,
     fits,
     missing_packages,
     open_admin,
@@ -182,7 +183,7 @@ def publish(
         return _Publishing(kafka, topic, limits, say, producer).run(source, progress)
     finally:
         source.close()
-        producer.close(timeout=0)
+        close_producer(producer)
 
 
 def _limits_of(kafka: KafkaSettings, topics: Sequence[str]) -> dict[str, int]:

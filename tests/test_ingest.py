@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,11 +19,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from detectors.signals.class_mix import OTHER
 from detectors.statistic import PaneStatistic
 from monitor.baseline_book import RETRY_UNKNOWN_S, Route
+from monitor.classes import Classes
 from monitor.errors import BadRecord, StoreError
+from monitor.offline import make_baseline
 from monitor.settings import Settings
 from monitor.sources.files import FileSource
 from monitor.sources.memory import MemorySource
@@ -55,8 +58,8 @@ from tests.embedded import (
     settings_of,
     state_of,
 )
-from tests.made_png import assembled, header
-from tests.made_records import DIMENSIONS, MASK, prediction, predictions
+from tests.made_png import assembled, header, png
+from tests.made_records import DIMENSIONS, MASK, lines, prediction, predictions
 
 State = tuple[dict[PaneKey, bytes], dict[TallyKey, int]]
 PANE_US = 300 * SECOND_US
@@ -366,6 +369,36 @@ class TestPartitions:
         assert outcomes_of(store) == {"ok": 160}
         assert store.load_offset(partition(1)) == 1
 
+    def test_records_that_come_in_spite_of_a_pause_are_counted_too(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("monitor.ingest.PATIENCE_S", 0.01)
+        polled = threading.Semaphore(0)
+
+        class Slow(Wrapped):
+            def before(self, number: int) -> None:
+                if number == 1:
+                    for _ in range(4):
+                        assert polled.acquire(timeout=20)
+
+        class Deaf(MemorySource):
+            """Goes on giving records when it is paused, one at a time, and so comes to the end of its log."""
+
+            def pause(self) -> None: ...
+
+            def poll(self, timeout_s: float, max_records: int) -> Polled:
+                if max_records == 1:
+                    polled.release()
+                return super().poll(timeout_s, max_records)
+
+        ingest = ingest_of(Slow(store), settings)
+        source = Deaf(ingest.start_offset, ingest.settle)
+        # Seven chunks of 16 are on their way at most; three records are left for the polls while everything waits.
+        for value in good(7 * 16 + 3):
+            source.append(partition(), value)
+        run(ingest, source)
+        assert outcomes_of(store) == {"ok": 7 * 16 + 3}
+
     def test_settle_commits_what_was_read_before_a_partition_is_given_up(
         self, store: Store, settings: Settings
     ) -> None:
@@ -628,6 +661,49 @@ class TestFaults:
         assert outcomes_of(store) == {"ok": 100}
 
 
+class Crashing(Wrapped):
+    """Dies at its ``at``-th transaction: before it begins, just before its commit, or just after."""
+
+    def __init__(self, store: Store, at: int, where: str) -> None:
+        super().__init__(store)
+        self._at, self._where = at, where
+
+    def _die(self, number: int, where: str) -> None:
+        if number == self._at and where == self._where:
+            raise StoreError("kill -9")
+
+    def before(self, number: int) -> None:
+        self._die(number, "before")
+
+    def inside(self, number: int) -> None:
+        self._die(number, "inside")
+
+    def after(self, number: int) -> None:
+        self._die(number, "after")
+
+
+class TestCrashes:
+    DEATHS = st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["before", "inside", "after"])), max_size=6)
+
+    @given(deaths=DEATHS, chunk=st.integers(1, 20), partitions=st.integers(1, 3))
+    @hypothesis_settings(max_examples=15)
+    def test_workers_that_die_anywhere_count_what_one_counts_that_lives(
+        self, deaths: list[tuple[int, str]], chunk: int, partitions: int
+    ) -> None:
+        values = [*good(40), b"{", *good(5, version="3"), *good(10)]
+        expected = counted(values, chunk=256, partitions=1, workers=1)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = settings_of(Path(folder), ingest={"chunk_records": chunk})
+            with open_store(settings, ("street", "yard")) as store:
+                for at, where in deaths:
+                    ingest = ingest_of(Crashing(store, at, where), settings)
+                    with suppress(StoreError):
+                        run(ingest, log_of(values, ingest, partitions=partitions))
+                feed(store, settings, values, partitions=partitions)
+                assert state_of(store) == expected
+                assert [reason for reason, _ in letters(store)] == ["not_json"]
+
+
 class TestBadRecords:
     @staticmethod
     def every_kind() -> dict[str, list[bytes | None]]:
@@ -746,6 +822,74 @@ def label() -> dict[str, Any]:
 
 
 class TestWhatIsCounted:
+    def test_of_a_failed_inference_only_the_operational_fields_count(self, store: Store, settings: Settings) -> None:
+        at = NOW_US - HOUR_US
+        junk = base64.b64encode(b"junk").decode()
+        values = [
+            encode(image_record(1, at, status="error", image={"data": junk}, latency_seconds=0.5)),
+            encode(prediction(2, at, status="timeout", embedding=[1.0], latency_seconds=0.5)),
+            encode(prediction(3, at, status="oom", semantic={"classes_png": junk}, latency_seconds=0.5)),
+            encode(
+                prediction(
+                    4,
+                    at,
+                    status="oom",
+                    latency_seconds=0.5,
+                    instances=[{"class": "car", "score": 0.5, "mask": {"size": [2, 2], "counts": [99]}}],
+                )
+            ),
+        ]
+        feed(store, settings, values)
+        assert outcomes_of(store) == {"failed": 4}
+        tallies = store.read_tallies()
+        assert sum(value for key, value in tallies.items() if key.series == "latency_sum_us") == 2_000_000
+        assert not [key for key in tallies if key.series == CONFIDENCE_BUCKET]
+
+    def test_semantic_maps_are_counted_by_the_names_of_their_values(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path)
+        pixels = np.zeros((8, 8), dtype=np.uint8)
+        pixels[:2] = 1  # a quarter
+
+        def mapped(number: int, drawn: NDArray[np.uint8], confidence: int) -> dict[str, Any]:
+            semantic = {
+                "classes_png": base64.b64encode(png(drawn)).decode(),
+                "confidence_png": base64.b64encode(png(np.full((2, 2), confidence, np.uint8))).decode(),
+            }
+            record = prediction(number, NOW_US - HOUR_US, semantic=semantic)
+            del record["instances"]
+            return record
+
+        rng = np.random.default_rng(5)
+        random_maps = [rng.integers(0, 2, (8, 8), dtype=np.uint8) for _ in range(60)]
+        train = tmp_path / "train.jsonl"
+        train.write_bytes(lines(iter([mapped(1000 + i, drawn, 128 + i) for i, drawn in enumerate(random_maps)])))
+        with Store.open(settings, write=True) as store:
+            classes = Classes(("sky", "road"), (0, 1), ignore=(255,))
+            _, baseline, _ = make_baseline(
+                settings, store, [train], model="street", version="1", classes=classes, activate=True
+            )
+            void = pixels.copy()
+            void[4:] = 255  # of what counts, half is road
+            feed(store, settings, [encode(mapped(1, pixels, 255)), encode(mapped(2, void, 0))])
+            [part] = store.read_panes("street", "1")
+        statistic = baseline.statistic
+        counts = PaneStatistic.from_bytes(part.state).counts()
+        expected = np.full((2, statistic.layout.width), np.nan)
+        column = {
+            (one.signal, name): one.start + i
+            for one in statistic.layout.signals
+            for i, name in enumerate(one.dimensions)
+        }
+        expected[:, column["class_mix", "sky"]] = [0.75, 0.5]
+        expected[:, column["class_mix", "road"]] = [0.25, 0.5]
+        expected[:, column["class_mix", OTHER]] = [0.0, 0.0]
+        expected[:, column["confidence", "semantic_mean"]] = [1.0, 0.0]
+        codes = statistic.binning.codes(expected)
+        for (signal, _), index in column.items():
+            if signal != "embedding":
+                wanted = np.bincount(codes[:, index], minlength=counts.shape[1])
+                assert counts[index].tolist() == wanted.tolist(), index
+
     def test_values_that_are_not_finite_fall_into_their_own_bin(self, store: Store, settings: Settings) -> None:
         at = NOW_US - HOUR_US
         values = [

@@ -201,7 +201,7 @@ class TestOffsets:
         with store.transaction() as tx:
             tx.advance(advance(to=500))
         store.register_topic("cluster", FRONT.topic, "id-2")
-        again = replace(FRONT, topic_id="id-2")
+        again = FRONT._replace(topic_id="id-2")
         assert store.load_offset(again) is None
         with store.transaction() as tx:
             tx.advance(advance(again, to=1))

@@ -56,7 +56,7 @@ HEAD = """# Settings
 <!-- Written by `python tools/settings_doc.py > docs/settings.md`; a test compares it with monitor/settings.py. -->
 
 Defaults first, then `segwatch.yaml` in the working directory (or the file of `--config`), then environment variables.
-A key of the file that is no setting is an error, an unknown variable a warning: a typing mistake never passes unnoticed.
+A key of the file that is no setting is an error, an unknown variable a warning: typing mistakes do not pass unnoticed.
 
 ```yaml
 store:

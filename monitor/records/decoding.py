@@ -7,7 +7,7 @@ Nothing that a message may contain raises anything but BadRecord, and nothing he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -22,15 +22,21 @@ from monitor.records.reasons import explain, shorten
 from monitor.records.types import (
     LABEL_TYPE,
     MAX_INSTANCES,
+    MAX_SLICES,
     MEASURED,
     PREDICTION_TYPE,
+    Amount,
     Instance,
     Label,
     LabelInstance,
+    Model,
     Name,
     Prediction,
+    Probability,
     Ratio,
     Record,
+    SliceValue,
+    Time,
     to_us,
 )
 from monitor.sources.protocol import RawRecord
@@ -102,7 +108,7 @@ def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Rec
     try:
         record: Record = (_json if payload.encoding == "json" else _msgpack).decode(payload.value)
     except (ValueError, RecursionError) as error:
-        record = _decode_byte_counts(payload, error)
+        record = _decode_failed(payload) or _decode_byte_counts(payload, error)
     kind = LABEL_TYPE if type(record) is Label else PREDICTION_TYPE
     if payload.claimed_type is not None and payload.claimed_type != kind:
         raise BadRecord("type_mismatch", f"CloudEvents type {shorten(payload.claimed_type)}, the record's is {kind}")
@@ -113,7 +119,7 @@ def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Rec
     known = record.__dict__
     known["event_time_us"] = to_us(record.event_time)
     try:
-        known["embedding"] = read_embedding(record.embedding_wire)
+        known["embedding"] = read_embedding(record.embedding_wire) if record.status == "ok" else None
     except (ValueError, RecursionError) as error:
         raise explain(error, payload.value, payload.encoding, "embedding") from None
     check_prediction(record, limits, latest_us)
@@ -122,6 +128,36 @@ def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Rec
 
 _json = msgspec.json.Decoder(Record)
 _msgpack = msgspec.msgpack.Decoder(Record)
+
+
+class _Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=PREDICTION_TYPE):
+    """The operational fields of a prediction: all that counts of a failed inference, whatever else it carries."""
+
+    input_id: Name
+    event_time: Time
+    model: Model
+    slices: Annotated[dict[Name, SliceValue], Meta(max_length=MAX_SLICES)] = {}
+    sequence: Name | None = None
+    sampling_probability: Probability = 1.0
+    status: Literal["error", "timeout", "oom"]
+    latency_seconds: Amount | None = None
+    cost_usd: Amount | None = None
+
+
+# A union, since msgspec asks for the type only where there is a choice.
+_json_failed = msgspec.json.Decoder(_Failed | Label)
+_msgpack_failed = msgspec.msgpack.Decoder(_Failed | Label)
+
+
+def _decode_failed(payload: Payload) -> Prediction | None:
+    """A failed inference whose other fields are ill-typed; None for everything else."""
+    try:
+        found = (_json_failed if payload.encoding == "json" else _msgpack_failed).decode(payload.value)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, Label):
+        return None
+    return Prediction(**{name: getattr(found, name) for name in found.__struct_fields__})
 
 
 # pycocotools gives compressed counts as bytes, and a producer that packs them as they are sends MessagePack's binary

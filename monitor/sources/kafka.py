@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kafka
 from kafka import OffsetAndMetadata, TopicPartition
@@ -55,7 +55,7 @@ JOIN_S: Final = 5.0
 # The shortest poll, for the same reason: long enough for a join to be under way when it returns.
 SHORTEST_S: Final = 0.05
 CONNECT_S: Final = 3.0
-ANSWER_S: Final = 2.0
+ANSWER_S: Final = 5.0
 END_CHECK_S: Final = 1.0
 TELL_KAFKA_S: Final = 5.0
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
@@ -262,8 +262,7 @@ class KafkaSource:
                     record.offset,
                     record.value,
                     record.key,
-                    # Kafka allows a header without a value.
-                    [(name, value or b"") for name, value in record.headers],
+                    _headers(record.headers),
                     record.timestamp * 1000 if record.timestamp >= 0 else None,
                 )
                 for record in records
@@ -516,6 +515,14 @@ class KafkaSource:
 
 class _Interrupted(Exception):
     """Raised in the client's thread to make its poll return."""
+
+
+def _headers(pairs: list[tuple[str, bytes | None]]) -> Sequence[tuple[str, bytes]]:
+    """Kafka allows a header without a value; next to nobody sends one, so the list is seldom copied."""
+    for _, value in pairs:
+        if value is None:
+            return [(name, value or b"") for name, value in pairs]
+    return cast(Sequence[tuple[str, bytes]], pairs)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -10,6 +10,8 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, case
 from sqlalchemy.dialects import postgresql, sqlite
 
+from monitor.tallies import MOST
+
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 NUMBERS = msgspec.json.Encoder(enc_hook=lambda number: number.item())  # the hook is for NumPy's
 PIECE_ROWS = 256  # of one piece of a COPY: some 40 kB, a fair share of a socket's buffer
@@ -110,4 +112,7 @@ def upsert(
 def _changed(how: str, old: ColumnElement[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
     if how == "larger":
         return case((new > old, new), else_=old)
-    return old + new if how == "add" else new
+    if how == "add":
+        # Comparing before adding: the sum itself would be an error on PostgreSQL, and a float on SQLite.
+        return case((old > MOST - new, MOST), else_=old + new)
+    return new

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, LargeBinary, delete, insert, literal, null, s
 
 from monitor.store import bulk
 from monitor.store.tables import tally, tally_delta
-from monitor.tallies import MAXIMA, TallyKey
+from monitor.tallies import MAXIMA, TallyKey, saturated
 
 ENTRIES = msgspec.msgpack.Decoder(list[tuple[str, str, str, str, int, int]])
 COLUMNS = [tally.c[name] for name in TallyKey._fields]
@@ -20,7 +20,7 @@ COLUMNS = [tally.c[name] for name in TallyKey._fields]
 def append(connection: Connection, tallies: Mapping[TallyKey, int]) -> None:
     """Append what a transaction adds: one row, however many series it touches."""
     if tallies:
-        entries = msgspec.msgpack.encode([(*key, value) for key, value in tallies.items()])
+        entries = msgspec.msgpack.encode([(*key, saturated(value)) for key, value in tallies.items()])
         connection.execute(insert(tally_delta).values(entries=entries))
 
 
@@ -59,4 +59,4 @@ def _add(totals: dict[TallyKey, int], blobs: Iterable[bytes]) -> None:
 
 
 def _merge(totals: dict[TallyKey, int], key: TallyKey, value: int) -> None:
-    totals[key] = max(totals[key], value) if key.series in MAXIMA else totals[key] + value
+    totals[key] = max(totals[key], value) if key.series in MAXIMA else saturated(totals[key] + value)

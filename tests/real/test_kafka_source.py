@@ -21,8 +21,10 @@ from kafka import KafkaProducer, TopicPartition
 
 from monitor.errors import SettingsError
 from monitor.settings import KafkaSettings
+from monitor.sinks.kafka import KafkaSink
 from monitor.sources.kafka import KafkaSource
 from monitor.sources.protocol import Gap, Partition, RawRecord
+from monitor.store.values import OutboxMessage
 from tests.real.component import free_ports
 from tests.real.kafka_server import KafkaServer
 
@@ -215,6 +217,7 @@ def test_on_revoke_runs_before_the_next_owner_asks_for_the_offset(kafka: KafkaSe
 WORKER = """
 import sys
 from monitor.settings import KafkaSettings
+from monitor.sinks.kafka import KafkaSink
 from monitor.sources.kafka import KafkaSource
 bootstrap, group, topic = sys.argv[1:]
 settings = KafkaSettings(bootstrap_servers=bootstrap, group_id=group, session_timeout_seconds=3.0)
@@ -549,7 +552,17 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
     kafka = guarded[0]
     topic = kafka.fresh_topic()
     send(kafka, topic, numbered(10))
+    sink = KafkaSink(settings_for(kafka))
+    sink.add(OutboxMessage("0", topic, b"key", b"value"))
+    sink.flush()
     kafka.kill()
+    # A sink that has something on its way gives it up when it is closed, at once and with its thread.
+    sink.add(OutboxMessage("1", topic, b"key", b"value"))
+    sink.close()
+    for thread in threading.enumerate():
+        if thread.name == "segwatch-network-thread":
+            thread.join(5.0)
+            assert not thread.is_alive()
     with caplog.at_level(logging.INFO), reading(settings_for(kafka), topic) as reader:
         spend(5.0, reader)
         assert reader.records == []
