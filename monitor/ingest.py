@@ -1,7 +1,7 @@
-"""Records in, one transaction a chunk out. Three stages on three threads, with small queues between them.
+"""Records in, one transaction a chunk out. Three stages on threads of their own, with small queues between them.
 
     read     poll, decode, sort out bad and late records, start preparing images          (the thread of ``run``)
-    embed    wait for the images, run the backbone, project, bin                          (thread "embed")
+    embed    wait for the images, run the backbone, project, bin                          (threads "embed")
     commit   one transaction: offsets, identities, panes, tallies, dead letters           (thread "commit")
 
 When a queue is full the source is paused and polled on, so that the group membership lives and nothing piles up. A
@@ -47,7 +47,7 @@ T = TypeVar("T")
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 PATIENCE_S = 1.0
 """How long a chunk waits for a place in the queue before the source is paused."""
-IMAGE_BYTES = 32 << 20
+IMAGE_BYTES = 24 << 20
 """Prepared images of one chunk; some five chunks are under way at a time."""
 FIRST_POLL = 64
 NOTHING = Prepared(None, None, None, (), None, None)
@@ -75,6 +75,8 @@ class Chunk:
     counted: list[Counted] = field(default_factory=list)
     advances: list[Advance] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    embedded: Future[None] | None = None
+    """Done when ``counted`` is complete."""
     last: bool = False
 
 
@@ -129,6 +131,7 @@ class Ingest:
         self._at_once = min(settings.ingest.chunk_records, FIRST_POLL)
         self._idle = threading.Condition()
         self._failure: BaseException | None = None
+        self._stop = threading.Event()
         self._embedders = embedders
         self._fallbacks_told = 0
         self.counts = IngestCounts()
@@ -158,6 +161,7 @@ class Ingest:
 
         Raises what a stage failed with, after the other stages have ended.
         """
+        self._stop = stop
         embed = threading.Thread(target=self._guard, args=(self._embed_loop,), name="embed", daemon=True)
         commit = threading.Thread(target=self._guard, args=(self._commit_loop,), name="commit", daemon=True)
         embed.start()
@@ -223,7 +227,9 @@ class Ingest:
         if not plans:
             return self._settings.ingest.chunk_records
         size = max([plan.input_size if plan and plan.input_size else UNUSED_SIZE for plan in plans])
-        return min(self._settings.ingest.chunk_records, max(1, IMAGE_BYTES // (3 * size * size)))
+        batch = self._settings.embedding.batch_size
+        batches = max(1, IMAGE_BYTES // (3 * size * size * batch))
+        return min(self._settings.ingest.chunk_records, batches * batch)
 
     def _hand_over(self, source: Source, chunk: Chunk) -> None:
         # Most chunks wait a little here; a pause would throw away what is just being fetched.
@@ -295,7 +301,7 @@ class Ingest:
         return chunk
 
     def _route(self, model: Model) -> Route | None:
-        return _retrying(lambda: self._book.route(model.name, model.version), lambda: self._failure is not None)
+        return self._retrying(lambda: self._book.route(model.name, model.version))
 
     def _advances(self, standing: Sequence[Progress], reached: dict[Partition, int]) -> list[Advance]:
         """Offsets that the chunk moves, and heartbeats of partitions in which nothing came."""
@@ -335,15 +341,17 @@ class Ingest:
     # -- the embed stage -----------------------------------------------------------------------------------------
 
     def _embed_loop(self) -> None:
-        while self._failure is None:
-            try:
-                chunk = self._to_embed.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if not chunk.last:
-                self._embed(chunk)
-            if not self._put(self._to_commit, chunk) or chunk.last:
-                return
+        """Two chunks at a time, so that the backbone's threads have work while one chunk ends and the next begins."""
+        with ThreadPoolExecutor(2, thread_name_prefix="embed") as pool:
+            while self._failure is None:
+                try:
+                    chunk = self._to_embed.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if not chunk.last:
+                    chunk.embedded = pool.submit(self._embed, chunk)
+                if not self._put(self._to_commit, chunk) or chunk.last:
+                    return
 
     def _embed(self, chunk: Chunk) -> None:
         by_route: dict[int, list[tuple[Item, Prepared | None]]] = {}
@@ -385,6 +393,8 @@ class Ingest:
                 continue
             if chunk.last:
                 return
+            if chunk.embedded is not None:
+                chunk.embedded.result()
             self._commit(chunk)
             with self._idle:
                 self._in_flight -= 1
@@ -392,12 +402,10 @@ class Ingest:
 
     def _commit(self, chunk: Chunk) -> None:
         """Commit, dropping the partitions that were lost, waiting out a database that is away."""
-        delay_s = RETRY_FIRST_S
         fallbacks = self._embedders.fallbacks - self._fallbacks_told
         while self._failure is None:
             try:
-                with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
-                    outcomes, reasons = self._write(tx, chunk, fallbacks)
+                outcomes, reasons = self._retrying(lambda: self._transact(chunk, fallbacks))
             except PartitionLost as lost:
                 log.info("%s: somebody else went on with it; its records are left to them", lost)
                 partition = lost.partition
@@ -410,18 +418,33 @@ class Ingest:
                 chunk.advances = [advance for advance in chunk.advances if advance.partition != partition]
                 if isinstance(partition, Partition):
                     self._lost.add(partition)
-            except StoreError as error:
-                if not error.retriable:
-                    raise
-                log.warning("store: %s; again in %.1f s", error, delay_s)
-                time.sleep(delay_s)
-                delay_s = min(2 * delay_s, RETRY_MOST_S)
             else:
                 self._fallbacks_told += fallbacks
                 self.counts.outcomes.update(outcomes)
                 self.counts.reasons.update(reasons)
                 self._report_bad(chunk)
                 return
+
+    def _transact(self, chunk: Chunk, fallbacks: int) -> tuple[Counter[str], Counter[str]]:
+        with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
+            return self._write(tx, chunk, fallbacks)
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        """Call again while the database is away; once told to stop, only for a moment: it may stay away for long.
+
+        What was not committed then is read again by the next worker.
+        """
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                return call()
+            except StoreError as error:
+                is_over = self._failure is not None or (self._stop.is_set() and delay_s >= RETRY_MOST_S)
+                if not error.retriable or is_over:
+                    raise
+                log.warning("store: %s; again in %.1f s", error, delay_s)
+                time.sleep(delay_s)
+                delay_s = min(2 * delay_s, RETRY_MOST_S)
 
     def _report_bad(self, chunk: Chunk) -> None:
         if self._on_bad is not None:
@@ -490,17 +513,3 @@ def _summary(tallies: Counter[TallyKey]) -> tuple[Counter[str], Counter[str]]:
         elif key.series == DEAD_LETTER:
             reasons[key.label] += count
     return outcomes, reasons
-
-
-def _retrying(call: Callable[[], T], gave_up: Callable[[], bool]) -> T:
-    """Call again while the database is away."""
-    delay_s = RETRY_FIRST_S
-    while True:
-        try:
-            return call()
-        except StoreError as error:
-            if not error.retriable or gave_up():
-                raise
-            log.warning("store: %s; again in %.1f s", error, delay_s)
-            time.sleep(delay_s)
-            delay_s = min(2 * delay_s, RETRY_MOST_S)

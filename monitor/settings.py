@@ -192,6 +192,12 @@ class Settings(Section, frozen=True):
                     f"windows.lengths_seconds: {length} is no multiple of windows.pane_seconds"
                     f" ({self.windows.pane_seconds})"
                 )
+        if self.windows.allowed_lateness_seconds > self.store.retention_days * 86_400:
+            # An identity that is forgotten before its record would be late could be counted a second time.
+            raise ValueError(
+                f"windows.allowed_lateness_seconds ({self.windows.allowed_lateness_seconds:g}) is longer than"
+                f" store.retention_days ({self.store.retention_days:g})"
+            )
 
 
 SECTIONS: dict[str, type[Section]] = {

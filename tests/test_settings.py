@@ -57,6 +57,7 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         ("web: {port: 70000}", {}, r"web\.port: Expected `int` <= 65535"),
         ("a: [", {}, "not YAML"),
         ("windows: {lengths_seconds: [601]}", {}, r"windows\.lengths_seconds: 601 is no multiple"),
+        ("store: {retention_days: 1}", {}, r"allowed_lateness_seconds \(604800\) is longer than store\.retention_days"),
         ("windows: {lengths_seconds: []}", {}, r"windows\.lengths_seconds is empty"),
         ("", {"SEGWATCH_WEB_PORT": "x"}, "SEGWATCH_WEB_PORT: Expected `int`"),
     ],
