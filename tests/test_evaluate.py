@@ -357,9 +357,12 @@ class TestLeading:
         assert len(queued(store)) == 1
 
 
+SHORT_MEMORY = {"lengths_seconds": [3600], "allowed_lateness_seconds": 3600}
+
+
 class TestRetention:
     def test_old_panes_scores_and_identities_go_and_new_ones_stay(self, store: Store, tmp_path: Path) -> None:
-        settings = settings_of(tmp_path, store={"retention_days": 1.5}, windows={"lengths_seconds": [3600]})
+        settings = settings_of(tmp_path, store={"retention_days": 1.5}, windows=SHORT_MEMORY)
         read(store, settings, 20, BEGAN_US - DAY_US)
         read(store, settings, 30, BEGAN_US, first=100)
         with evaluating(store, settings) as evaluator:
@@ -370,7 +373,7 @@ class TestRetention:
         assert revisions(store) == [(0, 0, 30)]
 
     def test_totals_outlive_retention(self, store: Store, tmp_path: Path) -> None:
-        settings = settings_of(tmp_path, store={"retention_days": 0.1}, windows={"lengths_seconds": [3600]})
+        settings = settings_of(tmp_path, store={"retention_days": 0.1}, windows=SHORT_MEMORY)
         read(store, settings, 20, BEGAN_US)
         before = store.read_tallies()
         with evaluating(store, settings) as evaluator:

@@ -468,6 +468,14 @@ class TestTallies:
             fold_all(leader)
         assert store.read_tallies() == {COUNTED: 2**63 - 6, COUNTED._replace(bucket=3): 3}
 
+    def test_a_total_beyond_63_bits_stays_at_the_largest(self, store: Store, leader: Leader) -> None:
+        for _ in range(3):
+            with store.transaction() as tx:
+                tx.add_tallies({COUNTED: 2**80})
+            assert store.read_tallies() == {COUNTED: 2**63 - 1}
+            fold_all(leader)
+        assert store.read_tallies() == {COUNTED: 2**63 - 1}
+
     def test_adding_zero_makes_a_series_exist(self, store: Store, leader: Leader) -> None:
         with store.transaction() as tx:
             tx.add_tallies({COUNTED: 0})

@@ -114,5 +114,5 @@ def _changed(how: str, old: ColumnElement[Any], new: ColumnElement[Any]) -> Colu
         return case((new > old, new), else_=old)
     if how == "add":
         # Comparing before adding: the sum itself would be an error on PostgreSQL, and a float on SQLite.
-        return case((old > MOST - new, MOST), else_=old + new)
+        return case((old > MOST - case((new > 0, new), else_=0), MOST), else_=old + new)
     return new
