@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--poll-loop", nargs=2, metavar=("BOOTSTRAP", "TOPIC"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.poll_loop:
-        poll_loop(*options.poll_loop, options.records)
+        bootstrap, topic = options.poll_loop
+        poll_loop(bootstrap, topic, options.records)
         return
     warm_up = options.records // 5
     with Rig.start() as rig:

@@ -129,8 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--records", type=int, default=1_000_000)
     options = parser.parse_args()
-    start_us = time.time_ns() // 1000 - 6 * 86_400 * SECOND_US
-    step_us = 3 * STEP_US
+    start_us = time.time_ns() // 1000 - options.records * SECOND_US - 86_400 * SECOND_US
+    step_us = 10 * STEP_US
     with tempfile.TemporaryDirectory(prefix="segwatch-bench-") as folder:
         settings = Settings(data_dir=folder)
         file = Path(folder) / "baseline.jsonl"
