@@ -64,7 +64,7 @@ test: install system
 	@$(MAKE) --no-print-directory lint
 
 check: lint
-	$(BIN)/python -m pytest -m "not slow" --ignore=tests/real $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore=tests/real $(PYTEST_FLAGS)
 
 bench: install
 	@set -e; for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done

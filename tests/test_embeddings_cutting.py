@@ -134,6 +134,7 @@ def test_normalisation_becomes_part_of_the_program(tmp_path: Path) -> None:
     assert torch.allclose(backbone.network(x), at_layer(net, "encoder.layer1", (x - mean) / std), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_torchvision_segmentation_network_of_three_classes_is_cut_at_its_encoder(tmp_path: Path) -> None:
     net = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=3

@@ -69,6 +69,7 @@ def test_an_embedding_does_not_depend_on_its_batch(tmp_path: Path, name: str, de
     embedder.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_number_of_threads_changes_no_bit(dtype: Dtype) -> None:
     spec, images = backbone_spec("efficientnet_lite0", input_size=SIZE), crops(9, SIZE)
@@ -87,6 +88,7 @@ def test_the_default_backbone_gives_timm_s_features_in_float32() -> None:
     assert np.abs(embedder.embed(images) - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_bfloat16_of_the_default_backbone_is_close_to_float32_on_photographs() -> None:
     spec, images = backbone_spec("efficientnet_lite0"), crops(32, 224)
     exact, quick = (Embedder(spec, "cpu", dtype).embed(images).astype(np.float64) for dtype in DTYPES)
@@ -94,6 +96,7 @@ def test_bfloat16_of_the_default_backbone_is_close_to_float32_on_photographs() -
     assert cosine.min() > 0.999 and cosine.mean() > 0.9995
 
 
+@pytest.mark.slow
 def test_auto_takes_bfloat16_only_on_a_cpu_that_computes_in_it() -> None:
     embedder = Embedder(backbone_spec("efficientnet_lite0"), "cpu")
     assert embedder.dtype == ("bfloat16" if computes_bfloat16() else "float32")

@@ -49,6 +49,7 @@ def answer(network: nn.Module, x: Tensor) -> Tensor:
     return list(y.values())[-1] if isinstance(y, dict) else y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_fused_network_answers_as_the_plain_one(name: str) -> None:
     network = settled(NETWORKS[name]())
