@@ -14,7 +14,6 @@ Prints a table, and writes bench-results/memory.json.
 from __future__ import annotations
 
 import argparse
-import gc
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ import msgspec
 
 from bench.rig import write_result
 from bench.workload import MODEL, STEP_US, VERSION, Fleet
-from monitor.app import COLLECT_EVERY
+from monitor.app import collect_seldom
 from monitor.baseline_book import Embedders
 from monitor.evaluate import Evaluator
 from monitor.ingest import Ingest
@@ -144,9 +143,7 @@ def main() -> None:
             ingest.start_offset(PARTITION)
             stop = threading.Event()
             evaluator = threading.Thread(target=Evaluator(store, settings).run, args=(stop,))
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(COLLECT_EVERY, 20, 50)
+            collect_seldom()
             begun = time.perf_counter()
             evaluator.start()
             try:

@@ -2,9 +2,10 @@
 
 A thread stands for the ingest loop: small pieces of Python work, and between them a call that gives the interpreter's
 lock away (hashing 64 kB), as decoding, NumPy and the network do. A round is held up by the scrape for as long as the
-scraping thread computed meanwhile, at most for the round's own length without its waiting for a core: what other
-processes on the machine do does not count. The longest hold-up of each scrape is compared between segwatch's page built
-anew (from totals in memory, and from a SQLite store) and prometheus_client's ``generate_latest`` over the same series.
+scraping thread computed meanwhile, at most for the round's own length without its waiting for a core. A scrape during
+which one of the two threads had to wait for a core, since other processes had them, says nothing and is left out.
+The longest hold-up of each scrape is compared between segwatch's page built anew (from totals in memory, and from a
+SQLite store) and prometheus_client's ``generate_latest`` over the same series.
 
     python bench/bench_scrape.py [--series 10000] [--seconds 10]
 
@@ -29,9 +30,10 @@ from pathlib import Path
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from monitor.app import collect_seldom
 from monitor.exposition import Distribution, Family, Series
 from monitor.metrics import BaselineFact, DriftReading, SignalReading, Totals, families
-from monitor.scrape import MetricsPage
+from monitor.scrape import MetricsPage, pause
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
 from monitor.store.store import Store
@@ -46,6 +48,8 @@ from monitor.tallies import (
 )
 
 TARGET_MS = 5.0
+DISTURBED_S = 0.001
+"""A scrape is left out when the two threads waited this long for a core; on an idle machine they wait for 0.1 ms."""
 NOW_US = 1_790_000_000_000_000
 
 
@@ -119,6 +123,8 @@ class Delays:
 
     rounds: list[float]
     per_scrape: list[float]
+    left_out: int
+    """Scrapes that other processes disturbed."""
 
 
 def core_wait_s(schedstat: io.FileIO) -> float:
@@ -132,6 +138,7 @@ def measure(scrape: Callable[[], object], seconds: float, every_s: float) -> Del
     ends: list[float] = []
     rounds: list[float] = []
     held_up: list[float] = []
+    waits: list[float] = []
     scraper_clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def loop() -> None:
@@ -148,24 +155,31 @@ def measure(scrape: Callable[[], object], seconds: float, every_s: float) -> Del
                 wall = ended - begun - (without_core - waited)
                 ends.append(ended)
                 rounds.append((ended - begun) * 1e3)
+                waits.append(without_core)
                 held_up.append(max(0.0, min(wall, scraper_ended - scraper_begun)) * 1e3)
                 begun, scraper_begun = ended, scraper_ended
 
     worker = threading.Thread(target=loop)
     worker.start()
-    scrapes: list[tuple[float, float]] = []
+    scrapes: list[tuple[float, float, float]] = []
     stop_at = time.monotonic() + seconds
-    while time.monotonic() < stop_at:
-        begun = time.perf_counter()
-        scrape()
-        scrapes.append((begun, time.perf_counter()))
-        time.sleep(every_s)
+    with open("/proc/thread-self/schedstat", "rb", buffering=0) as schedstat:
+        while time.monotonic() < stop_at:
+            without_core = core_wait_s(schedstat)
+            begun = time.perf_counter()
+            scrape()
+            scrapes.append((begun, time.perf_counter(), core_wait_s(schedstat) - without_core))
+            time.sleep(every_s)
     stop.set()
     worker.join()
-    per_scrape = [
-        max(held_up[bisect_left(ends, begun) : bisect_left(ends, ended) + 1], default=0.0) for begun, ended in scrapes
-    ]
-    return Delays(sorted(rounds), sorted(per_scrape))
+    per_scrape = []
+    for begun, ended, own_wait_s in scrapes:
+        first, last = bisect_left(ends, begun), min(bisect_left(ends, ended), len(ends) - 1)
+        if own_wait_s + waits[last] - waits[max(0, first - 1)] < DISTURBED_S:
+            per_scrape.append(max(held_up[first : last + 1], default=0.0))
+    if not per_scrape:
+        raise SystemExit("other processes disturbed every scrape: try again on a quiet machine")
+    return Delays(sorted(rounds), sorted(per_scrape), len(scrapes) - len(per_scrape))
 
 
 def cpu_ms(scrape: Callable[[], object]) -> float:
@@ -193,7 +207,7 @@ def main() -> None:
     store = Store.open(Settings(data_dir=folder.name), write=True)
     fill(store, totals)
     stored = MetricsPage(
-        lambda: snapshot(store, 3_600_000_000, NOW_US), max_series=lambda: 10**9, refresh_s=lambda: 0.0
+        lambda: snapshot(store, 3_600_000_000, NOW_US, 200, pause), max_series=lambda: 10**9, refresh_s=lambda: 0.0
     )
     scrapes: dict[str, Callable[[], object]] = {
         "no scrape": lambda: time.sleep(0.05),
@@ -201,13 +215,17 @@ def main() -> None:
         "segwatch + SQLite": lambda: stored.get("openmetrics", compressed=True),
         "prometheus_client": lambda: prometheus_client.generate_latest(registry),
     }
+    collect_seldom()
     result: dict[str, object] = {
         "series": sum(family.lines * len(series) for family, series in page),
         "bytes": len(ours.get("openmetrics")),
         "target_ms": TARGET_MS,
     }
     print(f"{result['series']} series, {result['bytes']} bytes; rounds of the ingest loop in ms")
-    print(f"{'':20}{'round':>9}{'held up by a scrape: median':>30}{'90 %':>9}{'worst':>9}{'CPU ms a scrape':>18}")
+    print(
+        f"{'':20}{'round':>9}{'held up by a scrape: median':>30}{'90 %':>9}{'worst':>9}"
+        f"{'CPU ms a scrape':>18}{'scrapes':>9}{'left out':>9}"
+    )
     for name, scrape in scrapes.items():
         scrape()
         delays = measure(scrape, arguments.seconds, every_s=0.1)
@@ -218,11 +236,14 @@ def main() -> None:
             "held_up_p90_ms": per_scrape[int(len(per_scrape) * 0.9)],
             "held_up_worst_ms": per_scrape[-1],
             "cpu_ms_per_scrape": cpu_ms(scrape),
+            "scrapes": len(per_scrape),
+            "left_out": delays.left_out,
         }
         result[name] = figures
         print(
             f"{name:20}{figures['round_median_ms']:9.3f}{figures['held_up_median_ms']:30.3f}{figures['held_up_p90_ms']:9.3f}"
             f"{figures['held_up_worst_ms']:9.3f}{figures['cpu_ms_per_scrape']:18.1f}"
+            f"{figures['scrapes']:9}{figures['left_out']:9}"
         )
     store.close()
     folder.cleanup()

@@ -58,18 +58,23 @@ def run(settings: Settings, role: Role, load: Callable[[], Settings] | None = No
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: workers.stop.set())
     store = Store.open(settings, write=role != "web")
-    # What start-up made lives as long as the process: looking through it again and again stops all threads for nothing.
-    gc.collect()
-    gc.freeze()
-    # And what a chunk is made of dies by its reference counts. At Python's own threshold of 700 objects it would be
-    # looked through 70 times on the way, for up to half of the time that a record takes.
-    gc.set_threshold(COLLECT_EVERY, 20, 50)
+    collect_seldom()
     try:
         with setup_tracing(settings.log):
             _run_roles(store, settings, role, workers, load)
         log.info("stopped cleanly", extra={"role": role})
     finally:
         store.close()
+
+
+def collect_seldom() -> None:
+    """Look for garbage in circles less often; called once start-up is over."""
+    # What start-up made lives as long as the process: looking through it again and again stops all threads for nothing.
+    gc.collect()
+    gc.freeze()
+    # And what a chunk is made of dies by its reference counts. At Python's own threshold of 700 objects it would be
+    # looked through 70 times on the way, for up to half of the time that a record takes.
+    gc.set_threshold(COLLECT_EVERY, 20, 50)
 
 
 def _run_roles(

@@ -4,14 +4,15 @@
 same store exports the same page. The table ``FAMILIES`` is the list of all metrics; docs/metrics.md explains each of
 them, and a test compares the two.
 
-Cardinality is bounded twice. Of each model the newest ``VERSIONS_PER_MODEL`` versions are exported. And of all series
-at most ``web.max_series``: when there are more, per-slice series are cut first, then confidence by class, then the
-models' own, and never those of the service. How many were left out is said by a metric of its own.
+Cardinality is bounded three times. Of each model the newest ``VERSIONS_PER_MODEL`` versions are exported. Of each slice
+key the first ``web.max_slices`` values are; the store gives no more. And of all series at most ``web.max_series`` are:
+when there are more, per-slice series are cut first, then confidence by class, then the models' own, and never those of
+the service. How many were left out is said by metrics of their own.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,6 +38,9 @@ EXPORTED_SERIES_LIMIT = Family("segwatch_exported_series_limit", "gauge", "Most 
 OMITTED_SERIES = Family("segwatch_omitted_series", "gauge", "Series left out of this page because of its limit.")
 OMITTED_VERSIONS = Family(
     "segwatch_omitted_versions", "gauge", "Older versions of a model that this page leaves out.", ("model",)
+)
+OMITTED_SLICES = Family(
+    "segwatch_omitted_slices", "gauge", "Slices of a model that this page leaves out (web.max_slices).", ("model",)
 )
 LAG_RECORDS = Family(
     "segwatch_consumer_lag_records", "gauge", "Records of a partition that wait to be read.", ("topic", "partition")
@@ -117,6 +121,7 @@ FAMILIES: Final = (
     EXPORTED_SERIES_LIMIT,
     OMITTED_SERIES,
     OMITTED_VERSIONS,
+    OMITTED_SLICES,
     LAG_RECORDS,
     LAG_SECONDS,
     DEAD_LETTERS,
@@ -191,6 +196,8 @@ class Totals:
     drift: Sequence[DriftReading] = ()
     lags: Sequence[PartitionLag] = ()
     baselines: Sequence[BaselineFact] = ()
+    omitted_slices: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By (model, version): slices with a window that ``drift`` does not have."""
 
 
 class _Budget:
@@ -306,8 +313,12 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
     budget.add(FALLBACKS, (), unknown.get((tallies.BACKBONE_FALLBACKS, ""), {}).get(0, 0))
     for outcome in tallies.OUTCOMES:
         budget.add(RECORDS, ("", "", outcome), unknown.get((tallies.RECORDS, outcome), {}).get(0, 0))
+    omitted_slices: Counter[str] = Counter()
+    for (model, _), count in totals.omitted_slices.items():
+        omitted_slices[model] += count
     for model, count in sorted(omitted_versions.items()):
         budget.add(OMITTED_VERSIONS, (model,), count)
+        budget.add(OMITTED_SLICES, (model,), omitted_slices[model])
 
 
 def _add_model(budget: _Budget, model: str, version: str, numbers: _Numbers, totals: Totals) -> None:

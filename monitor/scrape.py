@@ -23,7 +23,7 @@ from typing import Final, Literal
 from monitor.exposition import Page, Writer
 from monitor.metrics import Totals, families
 
-SWITCH_INTERVAL_S: Final = 0.0005
+SWITCH_INTERVAL_S: Final = 0.0002
 PAUSE_S: Final = 0.00005
 """Long enough that a waiting thread gets the lock, which ``sleep(0)`` does not promise."""
 
@@ -48,7 +48,7 @@ class MetricsPage:
         self._max_series = max_series
         self._refresh_s = refresh_s
         self._monotonic = monotonic
-        self._writer = Writer(_pause)
+        self._writer = Writer(pause)
         self._lock = threading.Lock()
         self._page: Page | None = None
         self._built_at = 0.0
@@ -61,7 +61,7 @@ class MetricsPage:
                 self._page = None
                 built_at = self._monotonic()
                 with _undisturbing():
-                    self._page = self._writer.render(families(self._read(), self._max_series(), _pause))
+                    self._page = self._writer.render(families(self._read(), self._max_series(), pause))
                 self._built_at = built_at
                 self._compressed.clear()
             plain = self._page.openmetrics if fmt == "openmetrics" else self._page.classic
@@ -72,7 +72,8 @@ class MetricsPage:
             return self._compressed[fmt]
 
 
-def _pause() -> None:
+def pause() -> None:
+    """Let other threads run, between two pieces of work."""
     time.sleep(PAUSE_S)
 
 

@@ -149,6 +149,8 @@ class WebSettings(Section, frozen=True):
     """How old the totals behind ``/metrics`` may be."""
     max_series: Count = 20_000
     """Most series that ``/metrics`` exports; what is cut is said by a metric of its own."""
+    max_slices: Count = 200
+    """Most slices of one slice key and model version that ``/metrics`` exports, the first in their order."""
 
 
 class PrometheusSettings(Section, frozen=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -30,22 +31,42 @@ class _Verdict(msgspec.Struct, frozen=True):
 _VERDICT = msgspec.json.Decoder(_Verdict)
 
 
-def snapshot(store: Store, length_us: int, now_us: int) -> Totals:
-    """Everything behind one page. ``length_us``: the length of the windows whose scores are shown."""
-    tallies = store.read_tallies()
+def snapshot(
+    store: Store, length_us: int, now_us: int, max_slices: int, pause: Callable[[], None] = lambda: None
+) -> Totals:
+    """Everything behind one page. ``length_us``: the length of the windows whose scores are shown.
+
+    ``max_slices``: of each slice key and model version. ``pause`` is called between two pieces of work.
+    """
+    tallies = store.read_tallies(pause)
+    scores = store.latest_scores(length_us=length_us, slices=max_slices)
     return Totals(
         taken_us=now_us,
         tallies=tallies,
         last_event_us={
             (key.model, key.version): value for key, value in tallies.items() if key.series == LAST_EVENT_US
         },
-        drift=[_reading(score) for score in store.latest_scores() if score.length_us == length_us],
+        drift=list(_readings(scores, pause)),
+        omitted_slices=_omitted_slices(store.slice_counts(length_us), scores),
         lags=_lags(store.partition_progress(), now_us),
         baselines=[
             BaselineFact(model, version, active.meta.created_us, _classes(active.meta.meta.get("classes")))
             for (model, version), active in store.active_baselines().items()
         ],
     )
+
+
+def _readings(scores: Iterable[StoredScore], pause: Callable[[], None]) -> Iterator[DriftReading]:
+    for index, score in enumerate(scores):
+        if index % 16 == 0:
+            pause()
+        yield _reading(score)
+
+
+def _omitted_slices(present: Mapping[tuple[str, str], int], shown: Iterable[StoredScore]) -> dict[tuple[str, str], int]:
+    read = Counter((score.model, score.version) for score in shown if score.slice)
+    # Counted a moment later than the scores were read, there may be some more by then.
+    return {version: max(0, count - read[version]) for version, count in present.items()}
 
 
 def _reading(score: StoredScore) -> DriftReading:

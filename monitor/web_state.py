@@ -11,7 +11,7 @@ import msgspec
 
 from monitor.errors import StoreError
 from monitor.live_settings import LiveSettings, Reloaded
-from monitor.scrape import Format, MetricsPage
+from monitor.scrape import Format, MetricsPage, pause
 from monitor.snapshot import snapshot
 from monitor.status import status
 from monitor.store.store import Store
@@ -38,7 +38,7 @@ class StoreState:
         self._wall_us = wall_us
         first_length_us = settings.current.windows.lengths_seconds[0] * SECOND_US
         self._page = MetricsPage(
-            lambda: snapshot(store, first_length_us, wall_us()),
+            lambda: snapshot(store, first_length_us, wall_us(), settings.current.web.max_slices, pause),
             max_series=lambda: settings.current.web.max_series,
             refresh_s=lambda: settings.current.web.refresh_seconds,
         )

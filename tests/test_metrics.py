@@ -24,6 +24,7 @@ from monitor.metrics import (
     CONFIDENCE,
     FAMILIES,
     VERSIONS_PER_MODEL,
+    WINDOW_RECORDS,
     BaselineFact,
     DriftReading,
     SignalReading,
@@ -35,6 +36,7 @@ from monitor.scrape import MetricsPage
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
 from monitor.store.store import Store
+from monitor.store.values import DueWindow, ScoreRow
 from monitor.tallies import OUTCOMES, RECORDS, TallyKey, bucket_of
 from tests.real.component import unavailable
 from tests.seeded_store import HOSTILE, HOUR_US, NOW_US, seed
@@ -46,7 +48,7 @@ Labels = tuple[tuple[str, str], ...]
 def totals(tmp_path: Path) -> Iterator[Totals]:
     with Store.open(Settings(data_dir=str(tmp_path)), write=True, clock=lambda: NOW_US) as store:
         seed(store)
-        yield snapshot(store, HOUR_US, NOW_US)
+        yield snapshot(store, HOUR_US, NOW_US, 200)
 
 
 def page_of(totals: Totals, limit: int = 20_000) -> str:
@@ -195,6 +197,23 @@ def test_versions_beyond_the_newest_are_left_out_and_that_is_said() -> None:
     assert found["segwatch_omitted_versions", (("model", "m"),)] == 3
 
 
+def test_of_a_slice_key_with_many_values_the_first_are_shown_and_the_number_of_the_others(tmp_path: Path) -> None:
+    slices = ["", "camera=1", "camera=2", *(f"a_request={number:04}" for number in range(1000))]
+    with Store.open(Settings(data_dir=str(tmp_path)), write=True, clock=lambda: NOW_US) as store:
+        leader = store.try_lead()
+        assert leader is not None
+        with leader:
+            for number, name in enumerate(slices):
+                score = ScoreRow(number, None, b'{"scores": []}', NOW_US)
+                leader.record_score(DueWindow("m", "1", name, HOUR_US, NOW_US, "b", 1), score)
+        totals = snapshot(store, HOUR_US, NOW_US, 3)
+    expected = {"", "a_request=0000", "a_request=0001", "a_request=0002", "camera=1", "camera=2"}
+    assert {reading.slice for reading in totals.drift} == expected
+    found = samples(page_of(totals))
+    assert found["segwatch_omitted_slices", (("model", "m"),)] == 997
+    assert {dict(labels)["slice"] for name, labels in found if name == WINDOW_RECORDS.name} == expected
+
+
 def test_a_model_version_costs_what_the_docs_say() -> None:
     classes = tuple(f"class-{number}" for number in range(20))
     signals = tuple(SignalReading(f"signal-{number}", 0.1, 0.1, 0.1, False) for number in range(4))
@@ -208,8 +227,8 @@ def test_a_model_version_costs_what_the_docs_say() -> None:
         (),
         [BaselineFact("m", "1", NOW_US, classes)],
     )
-    omitted_versions = 1
-    assert len(samples(page_of(totals))) == empty + omitted_versions + 1201
+    omitted = 2  # a model's: versions and slices
+    assert len(samples(page_of(totals))) == empty + omitted + 1201
     assert empty == pytest.approx(40, abs=2)
 
 
@@ -221,7 +240,7 @@ def test_an_empty_store_has_a_page_too() -> None:
 def test_a_readers_window_scores_of_another_length_do_not_leak_in(tmp_path: Path) -> None:
     with Store.open(Settings(data_dir=str(tmp_path)), write=True, clock=lambda: NOW_US) as store:
         seed(store)
-        assert snapshot(store, 24 * HOUR_US, NOW_US).drift == []
+        assert snapshot(store, 24 * HOUR_US, NOW_US, 200).drift == []
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -284,7 +284,9 @@ def _translate(context: ExceptionContext) -> BaseException | None:
         return DatabaseError(f"database connection failed: {text}", retriable=True)
     if context.sqlalchemy_exception is None:
         return None  # not the database's: a programming error, or an interrupt
+    file = context.dialect.name == "sqlite" and context.engine is not None and context.engine.url.database
+    message = f"{file or 'database'}: {text}"
     if "UNIQUE constraint failed" in text:
-        return AlreadyThere(f"database: {text}", retriable=False)
+        return AlreadyThere(message, retriable=False)
     passing = "locked" in text or "busy" in text or "disk is full" in text
-    return DatabaseError(f"database: {text}", retriable=passing)
+    return DatabaseError(message, retriable=passing)

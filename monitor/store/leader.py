@@ -76,11 +76,6 @@ class Leader:
             scores.clear(connection, window)
             return revision
 
-    def dismiss(self, window: DueWindow) -> None:
-        """Clear the mark of a window that cannot be scored, such as one of a version without a baseline."""
-        with self._write() as connection:
-            scores.clear(connection, window)
-
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.
 

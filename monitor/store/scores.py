@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Subquery, Table, and_, delete, func, select
 
 from monitor.store import bulk
 from monitor.store.tables import window_due, window_score
 from monitor.store.values import DueWindow, PaneKey, ScoreRow, StoredScore
 
 WINDOW = ("model", "version", "slice", "length_us", "start_us", "baseline_id")
+GROUP = ("model", "version", "slice", "length_us")
 
 
 def mark_due(connection: Connection, panes: Iterable[PaneKey], lengths_us: Sequence[int]) -> None:
@@ -99,19 +100,45 @@ def read(
     return [_stored(row) for row in rows]
 
 
-def latest(connection: Connection) -> list[StoredScore]:
-    """The newest window of every model, version, slice and length, in its last verdict (whatever the baseline)."""
+def latest(connection: Connection, length_us: int | None, slices: int | None) -> list[StoredScore]:
+    """The newest window of every model, version, slice and length, in its last verdict (whatever the baseline).
+
+    ``length_us``: of this length alone. ``slices``: of each key's slices the first so many in their order, for each
+    model version and length.
+    """
     columns = window_score.c
-    groups = ("model", "version", "slice", "length_us")
-    newest = (
-        select(*(columns[name] for name in groups), func.max(columns.start_us).label("start_us"))
-        .group_by(*(columns[name] for name in groups))
-        .subquery()
-    )
-    same = and_(*(columns[name] == newest.c[name] for name in (*groups, "start_us")))
-    rows = connection.execute(select(window_score).join(newest, same).order_by(columns.scored_at_us, columns.revision))
-    last = {tuple(getattr(row, name) for name in groups): _stored(row) for row in rows}
+    newest = select(*(columns[name] for name in GROUP), func.max(columns.start_us).label("start_us"))
+    newest = newest.group_by(*(columns[name] for name in GROUP))
+    if length_us is not None:
+        newest = newest.where(columns.length_us == length_us)
+    wanted = newest.subquery()
+    if slices is not None:
+        places = select(wanted, _place(connection, wanted).label("place")).subquery()
+        wanted = select(places).where((places.c.slice == "") | (places.c.place <= slices)).subquery()
+    same = and_(*(columns[name] == wanted.c[name] for name in (*GROUP, "start_us")))
+    rows = connection.execute(select(window_score).join(wanted, same).order_by(columns.scored_at_us, columns.revision))
+    last = {tuple(getattr(row, name) for name in GROUP): _stored(row) for row in rows}
     return [last[group] for group in sorted(last)]
+
+
+def _place(connection: Connection, groups: Subquery) -> ColumnElement[int]:
+    """From 1: a slice's place among those of its key, model version and length."""
+    columns = groups.c
+    find = func.strpos if connection.dialect.name == "postgresql" else func.instr
+    key = func.substr(columns.slice, 1, find(columns.slice, "="))
+    alike = (columns.model, columns.version, columns.length_us, key)
+    return func.row_number().over(partition_by=alike, order_by=columns.slice)
+
+
+def slice_counts(connection: Connection, length_us: int) -> dict[tuple[str, str], int]:
+    """How many slices of each (model, version) have a verdict on a window of this length."""
+    columns = window_score.c
+    rows = connection.execute(
+        select(columns.model, columns.version, func.count(columns.slice.distinct()).label("slices"))
+        .where(columns.length_us == length_us, columns.slice != "")
+        .group_by(columns.model, columns.version)
+    )
+    return {(row.model, row.version): row.slices for row in rows}
 
 
 def _is(table: Table, window: DueWindow) -> ColumnElement[bool]:

@@ -23,7 +23,7 @@ from typing import Self
 
 from sqlalchemy import URL
 
-from monitor.errors import StoreError
+from monitor.errors import SettingsError, StoreError
 from monitor.settings import Settings
 from monitor.sources.protocol import Partition
 from monitor.store import baselines, leader, offsets, outbox, panes, schema, scores, tallies
@@ -61,8 +61,8 @@ class Store:
     def open(cls, settings: Settings, *, write: bool, clock: Callable[[], int] = wall_clock_us) -> Store:
         """Connect; for writing also make or migrate the schema.
 
-        Raises WriterExists (SQLite: another process writes), SettingsError (a bad ``store.url``), StoreError (no
-        database, or one of a newer release).
+        Raises WriterExists (SQLite: another process writes), SettingsError (a bad ``store.url``, or no file where a
+        reader expects one), StoreError (a database that is away, empty, or of a newer release).
         """
         if settings.store.url:
             url = parse_url(settings.store.url, settings.store.password)
@@ -74,7 +74,7 @@ class Store:
             if write:
                 lock = WriterLock(file.with_name("writer.lock"))
             elif not file.exists():
-                raise StoreError(f"{file}: there is no segwatch store here yet")
+                raise SettingsError(f"{file}: there is no segwatch store here yet (data_dir, store.url)")
         database = Database(url, write=write)
         try:
             if write:
@@ -154,10 +154,10 @@ class Store:
         with self._database.read() as connection:
             return panes.extent(connection, model)
 
-    def read_tallies(self) -> dict[TallyKey, int]:
-        """All totals as of one moment."""
+    def read_tallies(self, pause: Callable[[], None] = lambda: None) -> dict[TallyKey, int]:
+        """All totals as of one moment. ``pause`` is called between two pieces of work."""
         with self._database.read() as connection:
-            return tallies.read(connection)
+            return tallies.read(connection, pause)
 
     def scores(
         self,
@@ -173,10 +173,18 @@ class Store:
         with self._database.read() as connection:
             return scores.read(connection, model, version, slice, since_us, until_us, length_us)
 
-    def latest_scores(self) -> list[StoredScore]:
-        """The newest scored window of every model, version, slice and length."""
+    def latest_scores(self, *, length_us: int | None = None, slices: int | None = None) -> list[StoredScore]:
+        """The newest scored window of every model, version, slice and length.
+
+        ``slices``: at most so many of each slice key and model version, the first in their order.
+        """
         with self._database.read() as connection:
-            return scores.latest(connection)
+            return scores.latest(connection, length_us, slices)
+
+    def slice_counts(self, length_us: int) -> dict[tuple[str, str], int]:
+        """How many slices of each (model, version) have a scored window of this length."""
+        with self._database.read() as connection:
+            return scores.slice_counts(connection, length_us)
 
     def try_lead(self) -> Leader | None:
         """Leadership of the evaluators, or None while another process (or thread of this one) has it."""
@@ -222,10 +230,6 @@ class Store:
         """The active baseline of each (model, version) that has one."""
         with self._database.read() as connection:
             return baselines.active(connection)
-
-    def latest_active(self) -> dict[str, ActiveBaseline]:
-        """Of each model name the baseline that was activated last: its classes are those of versions without one."""
-        return {model: active for (model, _), active in self.active_baselines().items()}
 
     # Outbox
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +14,8 @@ from monitor.tallies import MAXIMA, TallyKey, saturated
 
 ENTRIES = msgspec.msgpack.Decoder(list[tuple[str, str, str, str, int, int]])
 COLUMNS = [tally.c[name] for name in TallyKey._fields]
+ROWS_AT_ONCE = 32
+"""Read between two pauses. Ten thousand rows, read or freed in one go, would hold up all other threads."""
 
 
 def append(connection: Connection, tallies: Mapping[TallyKey, int]) -> None:
@@ -24,18 +25,25 @@ def append(connection: Connection, tallies: Mapping[TallyKey, int]) -> None:
         connection.execute(insert(tally_delta).values(entries=entries))
 
 
-def read(connection: Connection) -> dict[TallyKey, int]:
-    """All totals, folded and not yet folded, from one statement, so that they are those of one moment."""
+def read(connection: Connection, pause: Callable[[], None] = lambda: None) -> dict[TallyKey, int]:
+    """All totals, folded and not yet folded, from one statement, so that they are those of one moment.
+
+    ``pause`` is called between two pieces of work.
+    """
     folded = select(*COLUMNS, tally.c.value, type_coerce(null(), LargeBinary).label("entries"))
     waiting = select(*(literal("") for _ in range(4)), literal(0), literal(0), tally_delta.c.entries)
-    totals: dict[TallyKey, int] = defaultdict(int)
-    rows: Sequence[Any] = connection.execute(union_all(folded, waiting)).all()
-    for *key, value, entries in rows:
-        if entries is None:
-            _merge(totals, TallyKey(*key), value)
-        else:
-            _add(totals, [entries])
-    return dict(totals)
+    totals: dict[TallyKey, int] = {}
+    kept: dict[str, str] = {}  # one string for each name, where the driver makes one for each row
+    pieces: Iterable[Sequence[Any]] = connection.execute(union_all(folded, waiting)).partitions(ROWS_AT_ONCE)
+    for piece in pieces:
+        for series, model, version, label, bucket, value, entries in piece:
+            if entries is None:
+                series, model, version, label = map(kept.setdefault, *(2 * [(series, model, version, label)]))
+                _merge(totals, TallyKey(series, model, version, label, bucket), value)
+            else:
+                _add(totals, [entries])
+        pause()
+    return totals
 
 
 def fold(connection: Connection, limit: int) -> int:
@@ -44,7 +52,7 @@ def fold(connection: Connection, limit: int) -> int:
     taken: Sequence[bytes] = connection.scalars(
         delete(tally_delta).where(tally_delta.c.id.in_(oldest)).returning(tally_delta.c.entries)
     ).all()
-    totals: dict[TallyKey, int] = defaultdict(int)
+    totals: dict[TallyKey, int] = {}
     _add(totals, taken)
     rows = [{**key._asdict(), "value": value} for key, value in totals.items()]
     bulk.upsert(connection, tally, [row for row in rows if row["series"] not in MAXIMA], {"value": "add"})
@@ -59,4 +67,5 @@ def _add(totals: dict[TallyKey, int], blobs: Iterable[bytes]) -> None:
 
 
 def _merge(totals: dict[TallyKey, int], key: TallyKey, value: int) -> None:
-    totals[key] = max(totals[key], value) if key.series in MAXIMA else saturated(totals[key] + value)
+    present = totals.get(key, 0)
+    totals[key] = max(present, value) if key.series in MAXIMA else saturated(present + value)

@@ -206,9 +206,9 @@ def test_on_revoke_runs_before_the_next_owner_asks_for_the_offset(kafka: KafkaSe
 
     with reading(settings, topic) as one:
         one.until(lambda: len(one.records) >= 100)
-        one.source._on_revoke = lambda given_up: events.extend(("revoked", each) for each in given_up)
+        one.source._places._on_revoke = lambda given_up: events.extend(("revoked", each) for each in given_up)
         with reading(settings, topic) as two:
-            two.source._start_offset = lambda partition: events.append(("asked", partition))
+            two.source._places._start_offset = lambda partition: events.append(("asked", partition))
             until(lambda: bool(two.source.assigned()), one, two)
             (moved,) = two.source.assigned()
     assert events.index(("revoked", moved)) < events.index(("asked", moved))
