@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detectors.wire import Reader, Writer
@@ -41,9 +42,7 @@ class Tally:
         else:
             table = self._table.copy()
         if self._rows:
-            rows = np.frombuffer(bytes(self._rows), dtype=np.uint8).reshape(-1, self._dimensions)
-            cells = rows + np.arange(0, table.size, self._cells)
-            table += np.bincount(cells.ravel(), minlength=table.size).reshape(table.shape)
+            _count(np.frombuffer(bytes(self._rows), dtype=np.uint8).reshape(-1, self._dimensions), table)
         return table
 
     def merge(self, other: Tally) -> None:
@@ -110,6 +109,14 @@ class Tally:
         if self._dimensions == 0:
             return self.records
         return len(self._rows) // self._dimensions
+
+
+@njit(cache=True, nogil=True)
+def _count(rows: NDArray[np.uint8], table: NDArray[np.int64]) -> None:  # pragma: no cover
+    """Add rows of codes, (N, D), to a table of (D, cells). Most groups are small, so that NumPy's steps cost more."""
+    for row in range(rows.shape[0]):
+        for dimension in range(rows.shape[1]):
+            table[dimension, rows[row, dimension]] += 1
 
 
 def _sorted_codes(counts: NDArray[np.int64]) -> NDArray[np.uint8]:

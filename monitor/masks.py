@@ -90,9 +90,25 @@ class MaskReport:
     def __len__(self) -> int:
         return len(self.fault)
 
-    def part(self, start: int, stop: int) -> MaskReport:
-        """The masks ``[start, stop)``, as views."""
-        return MaskReport(self.fault[start:stop], self.area[start:stop], self.bbox[start:stop], self.size[start:stop])
+
+def find_faults(masks: Sequence[Mask], max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """What is wrong with each of M masks, (M,), and their sizes, (M, 2): ``fault`` and ``size`` of ``check_masks``.
+
+    Compressed RLE, which nearly all masks are, is only read and added up here: a third of the work of measuring it.
+
+    >>> find_faults([Rle((2, 2), "121"), Rle((2, 2), "1")])[0].tolist() == [OK, SUM]
+    True
+    """
+    try:
+        parts = [mask.counts for mask in masks]  # type: ignore[union-attr]
+        text = bytes_of("".join(parts))  # type: ignore[arg-type]
+    except (AttributeError, TypeError):  # polygons or lists of counts among them
+        report = check_masks(masks, max_pixels)
+        return report.fault, report.size
+    size = _sizes_of(masks)
+    fault = np.empty(len(masks), np.uint8)
+    _check_texts(text, offsets_of([len(part) for part in parts]), size, max_pixels, fault)
+    return fault, size
 
 
 def check_masks(masks: Sequence[Mask], max_pixels: int = MAX_PIXELS) -> MaskReport:
@@ -106,9 +122,6 @@ def check_masks(masks: Sequence[Mask], max_pixels: int = MAX_PIXELS) -> MaskRepo
     report = MaskReport(
         np.zeros(total, np.uint8), np.zeros(total), np.zeros((total, 4)), np.zeros((total, 2), np.int64)
     )
-    if {type(getattr(mask, "counts", None)) for mask in masks} == {str}:  # all of one form: nothing to sort out
-        _check_rle(masks, np.arange(total), max_pixels, report)
-        return report
     strings_at: list[int] = []
     lists_at: list[int] = []
     polygons_at: list[int] = []
@@ -130,23 +143,27 @@ def check_masks(masks: Sequence[Mask], max_pixels: int = MAX_PIXELS) -> MaskRepo
 def _check_rle(masks: Sequence[Any], at: NDArray[np.int64], max_pixels: int, report: MaskReport) -> None:
     """Compressed strings are first read to counts, so that one loop measures both forms."""
     parts = [mask.counts for mask in masks]
-    sizes = chain.from_iterable([mask.size for mask in masks])
-    report.size[at] = np.fromiter(sizes, np.int64, 2 * len(masks)).reshape(-1, 2)
-    offsets = _offsets([len(part) for part in parts])
+    report.size[at] = _sizes_of(masks)
+    offsets = offsets_of([len(part) for part in parts])
     if isinstance(parts[0], str):
-        counts, offsets, fault = _read_counts(_bytes_of("".join(parts)), offsets)
+        counts, offsets, fault = read_counts(bytes_of("".join(parts)), offsets)
     else:
         counts, fault = np.array(list(chain.from_iterable(parts)), np.int64), np.zeros(len(parts), np.uint8)
     _measure_runs(counts, offsets, fault, at, report.size, max_pixels, report.fault, report.area, report.bbox)
 
 
+def _sizes_of(masks: Sequence[Any]) -> NDArray[np.int64]:
+    sizes = chain.from_iterable([mask.size for mask in masks])
+    return np.fromiter(sizes, np.int64, 2 * len(masks)).reshape(-1, 2)
+
+
 def _check_polygons(masks: Sequence[Any], at: NDArray[np.int64], report: MaskReport) -> None:
     polygons = list(chain.from_iterable(masks))
     coordinates = np.array(list(chain.from_iterable(polygons)), np.float64)
-    _measure_polygons(
+    measure_polygons(
         coordinates,
-        _offsets([len(polygon) for polygon in polygons]),
-        _offsets([len(mask) for mask in masks]),
+        offsets_of([len(polygon) for polygon in polygons]),
+        offsets_of([len(mask) for mask in masks]),
         at,
         report.fault,
         report.area,
@@ -154,7 +171,7 @@ def _check_polygons(masks: Sequence[Any], at: NDArray[np.int64], report: MaskRep
     )
 
 
-def _bytes_of(text: str) -> NDArray[np.uint8]:
+def bytes_of(text: str) -> NDArray[np.uint8]:
     """One byte a character; 0, which is never valid, for whatever is not ASCII."""
     try:
         return np.frombuffer(text.encode("ascii"), np.uint8)
@@ -163,14 +180,14 @@ def _bytes_of(text: str) -> NDArray[np.uint8]:
         return np.where(points < 128, points, 0).astype(np.uint8)
 
 
-def _offsets(lengths: Sequence[int]) -> NDArray[np.int64]:
+def offsets_of(lengths: Sequence[int]) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 @numba.njit(cache=True, nogil=True)
-def _read_counts(text: Any, offsets: Any) -> tuple[Any, Any, Any]:
+def read_counts(text: Any, offsets: Any) -> tuple[Any, Any, Any]:
     """Compressed strings ``text[offsets[m]:offsets[m + 1]]`` to counts, their offsets, and a fault for each string.
 
     One flat loop over the characters, without a call or an early return a number: five times as fast as a function that
@@ -213,6 +230,48 @@ def _read_counts(text: Any, offsets: Any) -> tuple[Any, Any, Any]:
         faults[m] = fault
         count_offsets[m + 1] = n
     return counts[:n], count_offsets, faults
+
+
+@numba.njit(cache=True, nogil=True)
+def _check_texts(text: Any, offsets: Any, size: Any, max_pixels: int, faults: Any) -> None:
+    """The fault of each compressed string: that of ``read_counts`` and ``_measure_runs``, with no count kept."""
+    for m in range(len(faults)):
+        height, width = size[m, 0], size[m, 1]
+        if height < 1 or width < 1:
+            faults[m] = SIZE
+            continue
+        if height > max_pixels // width:
+            faults[m] = TOO_LARGE
+            continue
+        left, runs, last, before = height * width, 0, np.int64(0), np.int64(0)
+        number, shift, fault = np.int64(0), np.int64(0), OK
+        for p in range(offsets[m], offsets[m + 1]):
+            character = np.int64(text[p]) - 48
+            if character < 0 or character > 63:
+                fault = CHARACTER
+                break
+            number |= (character & 31) << shift
+            shift += 5
+            if character & 32 == 0:
+                number |= -((character >> 4) & 1) << shift
+                if runs > 2:
+                    number += before
+                if number < 0:
+                    fault = NEGATIVE
+                    break
+                if number > MAX_COUNT:
+                    fault = SUM
+                    break
+                # Once below 0 it stays there: it cannot wrap around, and what comes later may still be malformed.
+                left -= number if left >= 0 else 0
+                runs, before, last = runs + 1, last, number
+                number, shift = np.int64(0), np.int64(0)
+            elif shift == 5 * MAX_GROUPS:
+                fault = CUT
+                break
+        if fault == OK and shift > 0:
+            fault = CUT
+        faults[m] = SUM if fault == OK and left != 0 else fault
 
 
 @numba.njit(cache=True, nogil=True)
@@ -273,7 +332,7 @@ def _measure_runs(
 
 
 @numba.njit(cache=True, nogil=True)
-def _measure_polygons(
+def measure_polygons(
     coordinates: Any, polygon_offsets: Any, mask_offsets: Any, at: Any, fault: Any, area: Any, bbox: Any
 ) -> None:
     for m in range(len(at)):
@@ -338,7 +397,7 @@ def counts_of(text: str) -> NDArray[np.int64]:
     >>> counts_of("13").tolist()
     [1, 3]
     """
-    counts, _, fault = _read_counts(_bytes_of(text), np.array([0, len(text)]))
+    counts, _, fault = read_counts(bytes_of(text), np.array([0, len(text)]))
     if fault[0]:
         raise BadRecord(*FAULTS[int(fault[0])])
     result: NDArray[np.int64] = counts

@@ -31,6 +31,7 @@ from monitor.masks import (
     counts_of,
     decode_rle,
     encode_rle,
+    find_faults,
 )
 
 some_masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
@@ -148,8 +149,10 @@ def test_polygons_have_the_area_and_box_of_their_corners() -> None:
 )
 def test_a_faulty_mask_is_named_and_leaves_its_neighbours_alone(mask: Any, fault: int) -> None:
     good = Rle((2, 2), [1, 2, 1])
-    report = check_masks([good, mask, good, Rle((2, 2), "121"), [[0.0, 0.0, 4.0, 0.0, 0.0, 3.0]]])
+    masks = [good, mask, good, Rle((2, 2), "121"), [[0.0, 0.0, 4.0, 0.0, 0.0, 3.0]]]
+    report = check_masks(masks)
     assert report.fault.tolist() == [0, fault, 0, 0, 0]
+    assert find_faults(masks)[0].tolist() == [0, fault, 0, 0, 0]
     assert FAULTS[fault][0] in ("bad_mask", "mask_too_large")
     assert report.area.tolist() == [2, 0, 2, 2, 6]
 
@@ -164,6 +167,29 @@ def test_a_string_passes_only_if_its_counts_are_plain_and_add_up(text: str, heig
         assert fault != 0
         return
     assert (fault == 0) == (counts.sum() == height * width)
+
+
+compressed = st.builds(
+    Rle,
+    st.tuples(st.integers(-1, 50), st.integers(-1, 50)),
+    st.text(st.characters(min_codepoint=46, max_codepoint=113), max_size=60),
+)
+
+
+@given(st.lists(compressed | some_masks.map(lambda mask: Rle(mask.shape, encode_rle(mask)["counts"])), max_size=8))
+@settings(max_examples=500, deadline=None)
+def test_finding_faults_without_measuring_finds_the_same_ones(masks: list[Rle]) -> None:
+    fault, size = find_faults(masks, max_pixels=2000)
+    report = check_masks(masks, max_pixels=2000)
+    assert fault.tolist() == report.fault.tolist()
+    assert size.tolist() == report.size.tolist()
+
+
+def test_counts_whose_sum_wraps_around_to_the_right_number_are_a_fault() -> None:
+    largest = "P" * 8 + "1"
+    assert counts_of("4" + largest).tolist() == [4, 2**40]
+    fault, _ = find_faults([Rle((2, 2), "4" + 2 * largest + "0" * (2**24 - 2)), Rle((2, 2), "4" + largest + "p")])
+    assert fault.tolist() == [SUM, CHARACTER]
 
 
 def test_a_mask_of_10_to_the_12_pixels_costs_no_memory() -> None:

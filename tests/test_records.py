@@ -27,6 +27,7 @@ from monitor.records import (
     decode,
     decode_chunk,
 )
+from monitor.records.embedding import read_embedding, read_embeddings
 from monitor.records.types import to_us
 from monitor.settings import load_settings
 from monitor.sources.protocol import Partition, RawRecord
@@ -212,6 +213,46 @@ class TestTaking:
         assert record.embedding is not None
         assert record.embedding.dtype == kind
         assert np.array_equal(record.embedding, np.array(value, np.float64), equal_nan=True)
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    [0.5, -1.25],
+                    [2.0, 3.5],
+                    [math.nan, math.inf],
+                    [1, 2.5],
+                    [1.0, 2],
+                    list(range(16)),
+                    [0.25] * 16,
+                    [0.75] * 16,
+                    [1, "x"],
+                    [],
+                    {},
+                    "text",
+                    None,
+                ]
+            ),
+            max_size=12,
+        ),
+        st.sampled_from([msgspec.msgpack.encode, msgspec.json.encode]),
+    )
+    def test_embeddings_of_a_chunk_are_read_as_each_is_alone(self, values: list[Any], encode: Any) -> None:
+        wires = [msgspec.Raw(encode(value)) for value in values]
+        for wire, found in zip(wires, read_embeddings(wires), strict=True):
+            try:
+                alone = read_embedding(wire)
+            except msgspec.ValidationError as error:
+                assert str(found) == str(error)
+                continue
+            assert type(found) is type(alone)
+            if isinstance(found, np.ndarray) and alone is not None:
+                assert found.dtype == alone.dtype
+                assert np.array_equal(found, alone, equal_nan=True)
+
+    def test_an_embedding_that_is_wrong_is_named_before_what_else_is(self) -> None:
+        bad = refuse(prediction(embedding={}, instances=..., image=...), packed=True)
+        assert (bad.reason, "embedding" in bad.detail) == ("wrong_type", True)
 
     def test_an_embedding_of_single_precision_stays_so(self) -> None:
         sent = np.array([0.1, -2.5, 1e30] * 10, np.float32)

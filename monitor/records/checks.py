@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.errors import BadRecord
-from monitor.masks import FAULTS, MAX_PIXELS, Mask, MaskReport, Rle
+from monitor.masks import FAULTS, MAX_PIXELS, Mask, Rle
 from monitor.records.png import read_header
 from monitor.records.reasons import shorten
 from monitor.records.types import Image, Label, Prediction, Semantic
@@ -93,23 +93,26 @@ def check_label(label: Label, limits: Limits, latest_us: int | None) -> None:
         _check_semantic(label.semantic, limits)
 
 
-def suspects(report: MaskReport, owners: NDArray[np.int64]) -> set[int]:
+def suspects(fault: NDArray[np.uint8], size: NDArray[np.int64], owners: NDArray[np.int64]) -> set[int]:
     """Owners of masks that are faulty, or whose sizes differ among themselves.
 
-    ``owners``: (M,) to whom each mask belongs, ascending. Asked once a chunk, so that a good record pays next to
-    nothing; ``refuse_masks`` then finds the words for the few.
+    ``fault`` (M,) and ``size`` (M, 2) of the masks; ``owners``: (M,) to whom each belongs, ascending. Asked once a
+    chunk, so that a good record pays next to nothing; ``refuse_masks`` then finds the words for the few.
     """
-    rle = np.flatnonzero(report.size[:, 0])
-    owner, size = owners[rle], report.size[rle]
+    rle = np.flatnonzero(size[:, 0])
+    owner, size = owners[rle], size[rle]
     differs = (size[1:] != size[:-1]).any(axis=1) & (owner[1:] == owner[:-1])
-    return {*owners[report.fault != 0].tolist(), *owner[1:][differs].tolist()}
+    return {*owners[fault != 0].tolist(), *owner[1:][differs].tolist()}
 
 
-def refuse_masks(masks: Sequence[Mask], report: MaskReport) -> NoReturn:
-    """Raise for the first faulty mask of a suspect record, else for the first that differs in size."""
+def refuse_masks(masks: Sequence[Mask], faults: NDArray[np.uint8]) -> NoReturn:
+    """Raise for the first faulty mask of a suspect record, else for the first that differs in size.
+
+    ``faults``: (M,) of its masks.
+    """
     for i, mask in enumerate(masks):
-        if report.fault[i]:
-            reason, sentence = FAULTS[int(report.fault[i])]
+        if faults[i]:
+            reason, sentence = FAULTS[int(faults[i])]
             raise BadRecord(reason, f"instances[{i}].mask: {sentence}{_mask_in_words(mask)}")
     sizes = [(i, mask.size) for i, mask in enumerate(masks) if isinstance(mask, Rle)]
     i, size = next((i, size) for i, size in sizes if size != sizes[0][1])

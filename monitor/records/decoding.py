@@ -1,12 +1,13 @@
 """From a message to a record that can be believed, or to the reason why not.
 
-The types do most of the work inside msgspec; checks.py does the rest; masks are checked for a whole chunk at once.
-Nothing that a message may contain raises anything but BadRecord, and nothing here does I/O.
+The types do most of the work inside msgspec; checks.py does the rest; embeddings and masks are taken for a whole chunk
+at once. Nothing that a message may contain raises anything but BadRecord, and nothing here does I/O.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,15 +16,14 @@ from msgspec import Meta
 
 from monitor.cloudevents import Payload, payload_of
 from monitor.errors import BadRecord
-from monitor.masks import Count, Mask, Polygons, Rle, Side, check_masks
+from monitor.masks import Count, Mask, Polygons, Rle, Side, find_faults
 from monitor.records.checks import Limits, check_label, check_prediction, refuse_masks, suspects
-from monitor.records.embedding import read_embedding
+from monitor.records.embedding import read_embeddings
 from monitor.records.reasons import explain, shorten
 from monitor.records.types import (
     LABEL_TYPE,
     MAX_INSTANCES,
     MAX_SLICES,
-    MEASURED,
     PREDICTION_TYPE,
     Amount,
     Instance,
@@ -56,36 +56,61 @@ def decode(raw: RawRecord, limits: Limits, now_us: int | None = None) -> Record:
 def decode_chunk(raws: Sequence[RawRecord], limits: Limits, now_us: int | None = None) -> list[Record | BadRecord]:
     """Decode and check messages, each to its record or to the BadRecord that says why not, in order."""
     out: list[Record | BadRecord] = []
-    masks: list[Mask] = []
-    owners: list[int] = []
-    ends: list[int] = []
-    for i, raw in enumerate(raws):
+    for raw in raws:
         try:
-            record = _decode_but_masks(raw, limits, now_us)
+            out.append(_decode_types(raw, limits))
         except BadRecord as bad:
             out.append(_detached(bad))
+    _take_embeddings(raws, out)
+    for i, (raw, record) in enumerate(zip(raws, out, strict=True)):
+        try:
+            if isinstance(record, Prediction):
+                check_prediction(record, limits, _latest_us(raw, limits, now_us))
+            elif isinstance(record, Label):
+                check_label(record, limits, _latest_us(raw, limits, now_us))
+        except BadRecord as bad:
+            out[i] = _detached(bad)
+    _check_masks(out, limits.max_pixels)
+    return out
+
+
+def _take_embeddings(raws: Sequence[RawRecord], out: list[Record | BadRecord]) -> None:
+    """Read what the predictions bring along, all at once; of a failed inference nothing but its own fields count."""
+    predictions = [(i, record) for i, record in enumerate(out) if isinstance(record, Prediction)]
+    wires = [record.embedding_wire if record.status == "ok" else _NOTHING for _, record in predictions]
+    for (i, record), embedding in zip(predictions, read_embeddings(wires), strict=True):
+        if isinstance(embedding, Exception):
+            payload = payload_of(raws[i].value or b"", raws[i].headers)
+            out[i] = _detached(explain(embedding, payload.value, payload.encoding, "embedding"))
+        else:
+            # Written past the cached properties, which in Python 3.11 take a lock when they are first read.
+            record.__dict__.update(embedding=embedding, event_time_us=to_us(record.event_time))
+
+
+def _check_masks(out: list[Record | BadRecord], max_pixels: int) -> None:
+    """Of a failed inference only the operational fields count: its masks may be anything."""
+    owners: list[int] = []
+    masks_of: list[list[Mask]] = []
+    for i, record in enumerate(out):
+        if isinstance(record, BadRecord) or (isinstance(record, Prediction) and record.status != "ok"):
             continue
-        out.append(record)
-        # Of a failed inference only the operational fields count: its masks may be anything.
-        if record.instances and (isinstance(record, Label) or record.status == "ok"):
-            masks.extend([instance.mask for instance in record.instances])
+        if record.instances:
             owners.append(i)
-            ends.append(len(masks))
+            masks_of.append([instance.mask for instance in record.instances])
+    masks = list(chain.from_iterable(masks_of))
     if not masks:
-        return out
-    report = check_masks(masks, limits.max_pixels)
-    bad_owners = suspects(report, np.repeat(owners, np.diff(ends, prepend=0)))
-    start = 0
-    for i, end in zip(owners, ends, strict=True):
+        return
+    fault, size = find_faults(masks, max_pixels)
+    counts = [len(own) for own in masks_of]
+    bad_owners = suspects(fault, size, np.repeat(owners, counts))
+    if not bad_owners:
+        return
+    for i, own, end in zip(owners, masks_of, accumulate(counts), strict=True):
         if i in bad_owners:
             try:
-                refuse_masks(masks[start:end], report.part(start, end))
+                refuse_masks(own, fault[end - len(own) : end])
             except BadRecord as bad:
                 out[i] = _detached(bad)
-        else:
-            out[i].__dict__[MEASURED] = (report, start, end)
-        start = end
-    return out
 
 
 def _detached(bad: BadRecord) -> BadRecord:
@@ -94,7 +119,13 @@ def _detached(bad: BadRecord) -> BadRecord:
     return bad
 
 
-def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Record:
+def _latest_us(raw: RawRecord, limits: Limits, now_us: int | None) -> int | None:
+    clock_us = now_us if raw.timestamp_us is None else raw.timestamp_us
+    return None if clock_us is None else clock_us + limits.future_tolerance_us
+
+
+def _decode_types(raw: RawRecord, limits: Limits) -> Record:
+    """All that the types say; embedding, masks and the checks of ``checks.py`` come later."""
     value = raw.value
     if raw.problem is not None:
         raise BadRecord(raw.problem, f"more than {limits.max_value_bytes} bytes: the source did not keep it")
@@ -103,8 +134,6 @@ def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Rec
     if len(value) > limits.max_value_bytes:
         raise BadRecord("too_large", f"the value has {len(value)} bytes, the limit is {limits.max_value_bytes}")
     payload = payload_of(value, raw.headers)
-    clock_us = now_us if raw.timestamp_us is None else raw.timestamp_us
-    latest_us = None if clock_us is None else clock_us + limits.future_tolerance_us
     try:
         record: Record = (_json if payload.encoding == "json" else _msgpack).decode(payload.value)
     except (ValueError, RecursionError) as error:
@@ -112,20 +141,10 @@ def _decode_but_masks(raw: RawRecord, limits: Limits, now_us: int | None) -> Rec
     kind = LABEL_TYPE if type(record) is Label else PREDICTION_TYPE
     if payload.claimed_type is not None and payload.claimed_type != kind:
         raise BadRecord("type_mismatch", f"CloudEvents type {shorten(payload.claimed_type)}, the record's is {kind}")
-    if isinstance(record, Label):
-        check_label(record, limits, latest_us)
-        return record
-    # Written past the cached properties, which in Python 3.11 take a lock each time they are first read.
-    known = record.__dict__
-    known["event_time_us"] = to_us(record.event_time)
-    try:
-        known["embedding"] = read_embedding(record.embedding_wire) if record.status == "ok" else None
-    except (ValueError, RecursionError) as error:
-        raise explain(error, payload.value, payload.encoding, "embedding") from None
-    check_prediction(record, limits, latest_us)
     return record
 
 
+_NOTHING = msgspec.Raw()
 _json = msgspec.json.Decoder(Record)
 _msgpack = msgspec.msgpack.Decoder(Record)
 

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from monitor.masks import Mask, MaskReport, check_masks
+from monitor.masks import MAX_SIDE, Mask, MaskReport, check_masks
 from monitor.records.embedding import read_embedding
 
 PREDICTION_TYPE = "segwatch.prediction.v1"
@@ -38,9 +38,6 @@ AnnotationVersion = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Status = Literal["ok", "error", "timeout", "oom"]
 Purpose = Literal["spot_check", "relabel", "audit"]
-
-MEASURED = "_measured"
-"""Where the decoder leaves (report of a chunk's masks, start, stop) in a record's ``__dict__``."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,8 +119,8 @@ class Prediction(msgspec.Struct, frozen=True, dict=True, kw_only=True, tag_field
 
     @cached_property
     def masks(self) -> MaskReport:
-        """Area and box of each instance's mask: the record's part of what the decoder measured for the whole chunk."""
-        return _masks_of(self)
+        """Area and box of each instance's mask, measured when they are first asked for."""
+        return _measured(self)
 
 
 class Label(msgspec.Struct, frozen=True, dict=True, kw_only=True, tag_field="type", tag=LABEL_TYPE):
@@ -146,16 +143,13 @@ class Label(msgspec.Struct, frozen=True, dict=True, kw_only=True, tag_field="typ
 
     @cached_property
     def masks(self) -> MaskReport:
-        """Area and box of each instance's mask: the record's part of what the decoder measured for the whole chunk."""
-        return _masks_of(self)
+        """Area and box of each instance's mask, measured when they are first asked for."""
+        return _measured(self)
 
 
 Record = Prediction | Label
 
 
-def _masks_of(record: Record) -> MaskReport:
-    measured: tuple[MaskReport, int, int] | None = record.__dict__.get(MEASURED)
-    if measured is None:
-        return check_masks([instance.mask for instance in record.instances or ()])
-    report, start, stop = measured
-    return report.part(start, stop)
+def _measured(record: Record) -> MaskReport:
+    # How large a mask may be was decided when the record came in.
+    return check_masks([instance.mask for instance in record.instances or ()], MAX_SIDE * MAX_SIDE)
