@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detectors.score import WindowScore
-
 NAMESPACE = uuid.UUID("5e9c1f0a-6a2b-5c0e-9d55-7365677761ac")
 """Namespace of the project's own action ids (RFC 9562, version 5)."""
 
@@ -25,16 +23,18 @@ class Action:
     data: Mapping[str, Any]
 
 
-def drift_alert(
-    model: str, version: str, slice_key: str, start: str, end: str, baseline_id: str, score: WindowScore, page_url: str
-) -> Action | None:
+def drift_alert(verdict: Mapping[str, Any], page_url: str) -> Action | None:
     """The alert of a window whose drift is significant, or None where there is no alarm.
 
-    The cause is the window against its baseline, not the score: a revision of the same window is the same cause.
+    ``verdict``: the window as ``segwatch drift --json`` shows it (contract, ``windows``). The cause is the window
+    against its baseline, not the score: a revision of the same window is the same cause.
     """
-    if not score.alarm:
+    if not verdict["alarm"]:
         return None
+    model, version, slice_key = verdict["model"], verdict["version"], verdict["slice"] or ""
+    start, end, baseline_id = verdict["start"], verdict["end"], verdict["baseline"] or ""
     cause = "\n".join(("drift", model, version, slice_key, start, end, baseline_id))
+    evidence = ("alpha", "supported_alpha", "harm", "scores", "attribution", "dimensions", "slices", "samples")
     return Action(
         id=str(uuid.uuid5(NAMESPACE, cause)),
         type=ALERT,
@@ -43,23 +43,15 @@ def drift_alert(
             "kind": "drift",
             "model": model,
             "version": version,
-            "slice": slice_key or None,
-            "window": {"start": start, "end": end, "records": score.records, "sequences": score.sequences},
+            "slice": verdict["slice"],
+            "window": {
+                "start": start,
+                "end": end,
+                "records": verdict["records"],
+                "sequences": verdict["sequences"],
+            },
             "baseline": baseline_id,
-            "alpha": score.alpha,
-            "harm": "unknown",
-            "scores": [
-                {
-                    "signal": one.signal,
-                    "js": one.js,
-                    "kl_nats": one.kl_nats,
-                    "p_value": one.p_value,
-                    "threshold": one.threshold,
-                    "alarm": one.alarm,
-                }
-                for one in score.scores
-            ],
-            "attribution": [{"signal": signal, "share": share} for signal, share in score.attribution],
+            **{name: verdict[name] for name in evidence},
             "link": page_url,
         },
     )

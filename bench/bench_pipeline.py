@@ -32,7 +32,8 @@ from bench.rig import ROOT, Rate, Rig, peers_python, segwatch_rate, write_result
 from bench.workload import CLASSES, MODEL, STEP_US, VERSION, Fleet, photographs
 from embeddings.backbones.efficientnet_lite0 import build_classifier
 from embeddings.engines import usable_cores
-from embeddings.images import ImageLimits, prepare
+from embeddings.image_statistics import image_statistics
+from embeddings.images import ImageLimits, prepare_sized
 from monitor.baseline import Baseline
 from monitor.baseline_book import Embedders, Route
 from monitor.codes import codes_of
@@ -152,10 +153,15 @@ class Bench:
             extractor = Extractor(baseline.plan, embedder, pool, ImageLimits(), ())
             route = Route(baseline, "bench", baseline.classes, extractor)
 
-            def decode() -> list[NDArray[np.uint8]]:
-                return list(pool.map(lambda file: prepare(file, size), files))
+            def look(file: bytes) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+                pixels, width, height = prepare_sized(file, size)
+                return pixels, image_statistics(pixels, width, height)
 
-            pixels = np.stack(decode())
+            def decode() -> list[tuple[NDArray[np.uint8], NDArray[np.float64]]]:
+                return list(pool.map(look, files))
+
+            looked = decode()
+            pixels = np.stack([image for image, _ in looked])
             vectors = embedder.embed(pixels)
 
             def count() -> None:
@@ -168,12 +174,13 @@ class Bench:
                         [instance.score for instance in prediction.instances or ()],
                         None,
                         None,
+                        statistics,
                     )
-                    for prediction, vector in zip(predictions, vectors, strict=True)
+                    for prediction, vector, (_, statistics) in zip(predictions, vectors, looked, strict=True)
                 ]
                 instances = instances_in(prepared, route.classes)
                 succeeded = np.ones(len(prepared), dtype=np.bool_)
-                codes, bins = codes_of(route, prepared, instances), baseline.statistic.binning.bins
+                codes, bins = codes_of(route, prepared, predictions, instances), baseline.statistic.binning.bins
                 counted = Counted(raws, predictions, succeeded, codes, instances, "bench", bins, route.classes)
                 counted.samples()
                 pane_deltas([counted], 300_000_000, ())

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Binning
-from detectors.layout import Layout
+from detectors.layout import Layout, SignalColumns
+from detectors.sample import Sample
+from detectors.unevenness import Unevenness, unevenness
 from detectors.wire import Reader, Writer
 
 FORMAT_VERSION = 1
@@ -21,26 +23,7 @@ MAX_CONTENT_BYTES = 256 << 20
 
 SAMPLE_ROWS = 32_768
 """160 sequences of 200 frames; a byte a row and dimension before packing."""
-READ_ROWS = 65_536
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Code rows of the baseline, from which windows without drift are drawn.
-
-    Rows keep what counts lose: which dimensions move together, and how alike the records of one sequence are.
-    """
-
-    codes: NDArray[np.uint8]
-    """(S, D): first the records without a sequence, then sequence after sequence, each in its own order."""
-    independent: int
-    """How many rows at the front are records without a sequence."""
-    lengths: NDArray[np.int64]
-    """Rows of each sampled sequence; together with ``independent`` they make up S."""
-
-    def __post_init__(self) -> None:
-        if self.independent + int(self.lengths.sum()) != len(self.codes) or (self.lengths < 1).any():
-            raise ValueError("the sample's sequences do not make up its rows")
+READ_ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,24 +72,58 @@ class BaselineStatistic:
         """
         if values.shape != (len(sequences), layout.width):
             raise ValueError(f"{len(sequences)} records in {layout.width} columns, values have shape {values.shape}")
-        binning = Binning.fit(values, bins)
+        whole = np.arange(len(values))
+        return cls.counted(
+            layout, Binning.fit(values, bins), values, sequences, whole, sample_rows=sample_rows, seed=seed
+        )
+
+    @classmethod
+    def counted(
+        cls,
+        layout: Layout,
+        binning: Binning,
+        values: NDArray[np.floating],
+        sequences: Sequence[str],
+        rows: NDArray[np.int64],
+        *,
+        sample_rows: int = SAMPLE_ROWS,
+        seed: int = 0,
+    ) -> BaselineStatistic:
+        """A part of the records, ``rows`` (N,) in ascending order, on bins that are there already: a slice's baseline.
+
+        Arguments as for `fit`. Raises ValueError where ``rows`` is empty.
+        """
+        if not len(rows):
+            raise ValueError("a baseline needs at least one record")
         counts = np.zeros((layout.width, binning.cells), dtype=np.int64)
         offsets = np.arange(0, counts.size, binning.cells)
-        for start in range(0, len(values), READ_ROWS):
-            cells = binning.codes(values[start : start + READ_ROWS]) + offsets
+        for start in range(0, len(rows), READ_ROWS):
+            cells = binning.codes(values[rows[start : start + READ_ROWS]]) + offsets
             counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
         numbers: dict[str, int] = {"": 0}
-        owner = np.fromiter((numbers.setdefault(name, len(numbers)) for name in sequences), np.int64, len(sequences))
-        rows, independent, lengths = _choose(owner, len(numbers), sample_rows, np.random.default_rng(seed))
+        named = (numbers.setdefault(sequences[row], len(numbers)) for row in rows.tolist())
+        owner = np.fromiter(named, np.int64, len(rows))
+        chosen, independent, lengths = _choose(owner, len(numbers), sample_rows, np.random.default_rng(seed))
         return cls(
             layout=layout,
             binning=binning,
             counts=counts,
-            records=len(sequences),
+            records=len(rows),
             sequences=len(numbers) - 1,
             independent_records=int((owner == 0).sum()),
-            sample=Sample(binning.codes(np.asarray(values[rows])), independent, lengths),
+            sample=Sample(binning.codes(np.asarray(values[rows[chosen]])), independent, lengths),
         )
+
+    @cached_property
+    def watched(self) -> tuple[SignalColumns, ...]:
+        """Signals of which the baseline has values; one without any (no image, no map) takes no share of alpha."""
+        signals = self.layout.signals
+        return tuple(part for part in signals if self.counts[part.start : part.stop, :-1].any())
+
+    @cached_property
+    def unevenness(self) -> Unevenness:
+        """How far the baseline's own blocks are from the rest of it."""
+        return unevenness(self.sample, self.binning.cells)
 
     @cached_property
     def digest(self) -> str:

@@ -30,6 +30,15 @@ class Features:
     """(N, C + 1) share of the semantic map's pixels by class (last: unknown or ignored); NaN without a map."""
     semantic_confidence: NDArray[np.float64]
     """(N,) mean of the semantic confidence map, 0..1; NaN without one."""
+    image_statistics: NDArray[np.float64] | None = None
+    """(N, len(detectors.signals.input.COLUMNS)); NaN rows for records without an image. None: no record has one."""
+    instance_shapes: NDArray[np.float64] | None = None
+    """(M, len(detectors.signals.mask_geometry.SHAPES)); NaN where a measure was not taken. None: none was."""
+    mask_overlap: NDArray[np.float64] | None = None
+    """(N,) share of the instances' pixels that another instance of the same class covers too; NaN where not known."""
+    cluster: NDArray[np.float64] | None = None
+    """(N,) index of the nearest of the baseline's `detectors.clusters.ClusterCentres`; NaN where the embedding is not
+    finite. None: the baseline has no centres."""
 
     def __len__(self) -> int:
         return len(self.components)

@@ -29,19 +29,19 @@ class SignalColumns:
 class Layout:
     """The signals of one baseline side by side, in the table's order. Frozen with the baseline.
 
-    >>> layout = Layout.of(["car", "person"], components=2)
+    >>> layout = Layout.of(["car", "person"], components=2, signals=["embedding", "class_mix"])
     >>> layout.width
-    9
+    5
     >>> [(columns.signal, columns.start, columns.stop) for columns in layout.signals]
-    [('embedding', 0, 2), ('confidence', 2, 5), ('class_mix', 5, 8), ('instances', 8, 9)]
+    [('embedding', 0, 2), ('class_mix', 2, 5)]
     """
 
     signals: tuple[SignalColumns, ...]
 
     @classmethod
-    def of(cls, classes: Sequence[str], components: int) -> Layout:
-        """All signals of the table, for a baseline with these classes and this many embedding components."""
-        return cls.stacked((name, signal.dimensions(classes, components)) for name, signal in SIGNALS.items())
+    def of(cls, classes: Sequence[str], components: int, signals: Iterable[str] = tuple(SIGNALS)) -> Layout:
+        """Signals of the table, by default all, for a baseline with these classes and this many components."""
+        return cls.stacked((name, SIGNALS[name].dimensions(classes, components)) for name in signals)
 
     @classmethod
     def stacked(cls, signals: Iterable[tuple[str, Sequence[str]]]) -> Layout:
@@ -50,6 +50,26 @@ class Layout:
         for signal, dimensions in signals:
             columns.append(SignalColumns(signal, tuple(dimensions), columns[-1].stop if columns else 0))
         return cls(tuple(columns))
+
+    def has(self, signal: str) -> bool:
+        """Whether the layout has columns of this signal."""
+        return any(part.signal == signal for part in self.signals)
+
+    def column(self, signal: str, dimension: str) -> int:
+        """The place of a column. Raises ValueError where there is none of that name."""
+        for part in self.signals:
+            if part.signal == signal and dimension in part.dimensions:
+                return part.start + part.dimensions.index(dimension)
+        raise ValueError(f"no column {dimension!r} in signal {signal!r}")
+
+    def check(self, classes: Sequence[str], components: int) -> None:
+        """Raises ValueError where this release names a signal's columns in another way than the layout's baseline."""
+        for part in self.signals:
+            signal = SIGNALS.get(part.signal)
+            if signal is None:
+                raise ValueError(f"signal '{part.signal}' is not known to this release; build the baseline again")
+            if signal.dimensions(classes, components) != part.dimensions:
+                raise ValueError(f"signal '{part.signal}' has other columns in this release; build the baseline again")
 
     @property
     def width(self) -> int:

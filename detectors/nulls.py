@@ -142,14 +142,12 @@ class SignalLaw:
 
 @lru_cache(maxsize=256)
 def laws(baseline: BaselineStatistic, shape: WindowShape) -> tuple[SignalLaw, ...]:
-    """The law of each of the baseline's signals that have dimensions, for windows of this shape.
+    """The law of each signal that the baseline watches, for windows of this shape.
 
     Drawn once in some 0.1 s and kept: it depends on the baseline and on the window's shape, not on its content.
     """
     drawn = draw(baseline, shape)
-    return tuple(
-        SignalLaw.of(drawn, columns.start, columns.stop) for columns in baseline.layout.signals if columns.dimensions
-    )
+    return tuple(SignalLaw.of(drawn, columns.start, columns.stop) for columns in baseline.watched)
 
 
 def missing_p_value(window: int, window_units: int, baseline_units: int) -> float:

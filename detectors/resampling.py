@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from detectors.baseline import BaselineStatistic, Sample
+from detectors.baseline import BaselineStatistic
+from detectors.sample import Sample
 
 REPLICATES = 4000
 """Windows drawn for one law: p-values near 0.01 then carry some 7 % of error, in either direction."""
@@ -151,7 +152,7 @@ def _running_sums(sample: Sample, cells: int) -> tuple[NDArray[np.int32], NDArra
 
 
 @njit(cache=True, nogil=True)
-def _mix(state: np.uint64) -> np.uint64:  # pragma: no cover
+def mix(state: np.uint64) -> np.uint64:  # pragma: no cover
     """splitmix64 (Steele, Lea and Flood 2014): the same numbers on every machine and release."""
     value = state
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -162,7 +163,7 @@ def _mix(state: np.uint64) -> np.uint64:  # pragma: no cover
 @njit(cache=True, nogil=True)
 def _uniform(state: NDArray[np.uint64]) -> float:  # pragma: no cover
     state[0] += np.uint64(0x9E3779B97F4A7C15)
-    return float(_mix(state[0]) >> np.uint64(11)) / 9007199254740992.0
+    return float(mix(state[0]) >> np.uint64(11)) / 9007199254740992.0
 
 
 @njit(cache=True, nogil=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.attribution import ColumnShare, by_kind, column_shares, signal_shares
 from detectors.baseline import BaselineStatistic
 from detectors.divergence import (
     cumulative_statistic,
@@ -21,6 +23,7 @@ from detectors.nulls import SignalLaw, laws, lowest_p_value, missing_p_value
 from detectors.permutation import MOST_EXCHANGES, exchange
 from detectors.resampling import WindowShape, coarse
 from detectors.statistic import PaneStatistic
+from detectors.unevenness import Unevenness
 
 __all__ = ["BaselineStatistic", "DimensionScore", "SignalScore", "WindowScore", "score_window"]
 
@@ -30,8 +33,9 @@ FEWEST_SEQUENCES = 3
 """Windows of fewer are judged by exchanging sequences: drawn laws give 13 % alarms at a nominal 2 %."""
 FEWEST_BASELINE_SEQUENCES = 30
 """Baselines of fewer as well: drawn laws give 1.6 % at a nominal 1 % with 20 sequences, 6 % with 10."""
-MOST_EXCHANGED = 64
+MOST_EXCHANGED = 512
 """A window of more sequences is judged by a drawn law in any case, which small baselines make too generous."""
+MOST_NEEDED = 1 << 20
 HIGHEST_ALPHA = 0.05
 """Where sequences support no lower rate than this, nothing alarms: one window in twenty would be noise, not news."""
 
@@ -62,6 +66,10 @@ class SignalScore:
     threshold: float | None
     """The js at which the signal alarms: what its most moved dimension alone would have to reach, or less where other
     evidence (many dimensions by a little) alarms already. ``alarm`` holds exactly where js > 0 reaches it."""
+    baseline_js: float
+    """The js that the baseline's own blocks reach against the rest of it: a shift that matters is larger."""
+    design_effect: float
+    """Mean G without drift over its degrees of freedom: 1 for independent records, more where they are not."""
     alarm: bool
     dimensions: tuple[DimensionScore, ...]
 
@@ -80,16 +88,22 @@ class WindowScore:
     """The rate of false alarms that was asked for, of the window over all signals."""
     supported_alpha: float
     """The lowest rate that the number of sequences supports. Where it is above ``alpha``, the verdict works at it."""
+    sequences_needed: int | None
+    """How many more independent units (sequences, or records where there are none) the baseline needs to support
+    ``alpha`` for a window like this one: 0 where it does, None where the window has too few itself."""
     scores: tuple[SignalScore, ...]
     attribution: tuple[tuple[str, float], ...]
     """Signals and their shares of the alarm, largest first, adding up to 1; empty without an alarm."""
+    dimensions: tuple[ColumnShare, ...]
+    """The same by column."""
 
 
 def score_window(baseline: BaselineStatistic, window: PaneStatistic, alpha: float) -> WindowScore:
     """Compare a window with its baseline.
 
     The window's rate of false alarms ``alpha`` is shared evenly by the signals (Bonferroni): a signal alarms where
-    its p-value is at most its share and its js is above 0. Records of one sequence are no independent observations:
+    its p-value is at most its share, and the divergence is larger than those of the baseline's own blocks
+    (`detectors.unevenness`), of one column or of all together. Records of one sequence are no independent observations:
     the law of windows without drift is drawn with whole runs of the baseline's sequences (`detectors.resampling`).
     Where the baseline has no sequences, nothing is known of the dependence within one, and each of the window's
     counts as a single record.
@@ -105,11 +119,12 @@ def score_window(baseline: BaselineStatistic, window: PaneStatistic, alpha: floa
             f"window has {window.dimensions} of {window.bins}"
         )
     shape = _shape(baseline, window)
-    columns = [part for part in baseline.layout.signals if part.dimensions]
+    columns = baseline.watched
     lowest = _lowest(baseline, shape)
     supported = min(1.0, len(columns) * lowest)
     status = _status(window, shape)
     attribution: tuple[tuple[str, float], ...] = ()
+    dimensions: tuple[ColumnShare, ...] = ()
     scores: tuple[SignalScore, ...] = ()
     if status == "ok" and supported > max(alpha, HIGHEST_ALPHA):
         status = "unsupported"
@@ -121,12 +136,25 @@ def score_window(baseline: BaselineStatistic, window: PaneStatistic, alpha: floa
             missing = [_missing(part, baseline, window, counts, shape) for part in columns]
             comparison, laws_of = _laws(baseline, window, shape, comparison, columns)
             judged = zip(columns, laws_of, missing, strict=True)
-            scores = tuple(_judge(part, comparison, law, lost, share, lowest) for part, law, lost in judged)
-            attribution = _attribution(columns, comparison, laws_of, scores)
+            uneven = baseline.unevenness
+            scores = tuple(_judge(part, comparison, law, lost, share, lowest, uneven) for part, law, lost in judged)
+            attribution, dimensions = _attribution(baseline, counts, columns, comparison, laws_of, scores)
         else:
-            scores = tuple(_unjudged(part, comparison) for part in columns)
+            scores = tuple(_unjudged(part, comparison, baseline.unevenness) for part in columns)
     alarm = any(score.alarm for score in scores)
-    return WindowScore(window.records, window.sequences, status, alarm, alpha, supported, scores, attribution)
+    needed = _needed(baseline, shape, alpha / max(len(columns), 1)) if supported > alpha else 0
+    return WindowScore(
+        window.records,
+        window.sequences,
+        status,
+        alarm,
+        alpha,
+        supported,
+        needed,
+        scores,
+        attribution,
+        dimensions,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,16 +199,37 @@ def _shape(baseline: BaselineStatistic, window: PaneStatistic) -> WindowShape:
     return shape if len(baseline.sample.lengths) else WindowShape(shape.units, ())
 
 
-def _exchanges(baseline: BaselineStatistic, shape: WindowShape) -> bool:
+def _exchanges(baseline_sequences: int, shape: WindowShape) -> bool:
     """Whether sequences are too few, on either side, for drawn laws, and few enough to be exchanged."""
-    few = len(shape.sequences) < FEWEST_SEQUENCES or len(baseline.sample.lengths) < FEWEST_BASELINE_SEQUENCES
+    few = len(shape.sequences) < FEWEST_SEQUENCES or baseline_sequences < FEWEST_BASELINE_SEQUENCES
     return few and 0 < len(shape.sequences) <= MOST_EXCHANGED and shape.independent == 0
 
 
 def _lowest(baseline: BaselineStatistic, shape: WindowShape) -> float:
     """The lowest p-value that as many sequences or records can support."""
     lowest = lowest_p_value(shape.units, _units(baseline, shape))
-    return max(lowest, 1 / (1 + MOST_EXCHANGES)) if _exchanges(baseline, shape) else lowest
+    return max(lowest, 1 / (1 + MOST_EXCHANGES)) if _exchanges(len(baseline.sample.lengths), shape) else lowest
+
+
+def _needed(baseline: BaselineStatistic, shape: WindowShape, p_value: float) -> int | None:
+    """How many more units the baseline needs for a p-value as low as this one, for windows of this shape."""
+    have, sequences = _units(baseline, shape), len(baseline.sample.lengths)
+
+    def supports(more: int) -> bool:
+        exchanged = _exchanges(sequences + more, shape)
+        lowest = lowest_p_value(shape.units, have + more)
+        return max(lowest, 1 / (1 + MOST_EXCHANGES) if exchanged else 0.0) <= p_value
+
+    most = 1
+    while not supports(most):
+        if most >= MOST_NEEDED:
+            return None
+        most *= 2
+    least = most // 2
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (least, middle) if supports(middle) else (middle, most)
+    return most
 
 
 def _laws(
@@ -188,10 +237,10 @@ def _laws(
     window: PaneStatistic,
     shape: WindowShape,
     comparison: _Comparison,
-    columns: list[SignalColumns],
+    columns: Sequence[SignalColumns],
 ) -> tuple[_Comparison, tuple[SignalLaw, ...]]:
     """The law of each signal, and the statistics to hold against it."""
-    if not _exchanges(baseline, shape):
+    if not _exchanges(len(baseline.sample.lengths), shape):
         return comparison, laws(baseline, coarse(shape))
     exchanged = exchange(baseline, [group.counts for group in window.groups()])
     exact = tuple(SignalLaw.exact(exchanged, part.start, part.stop) for part in columns)
@@ -199,31 +248,40 @@ def _laws(
 
 
 def _attribution(
-    columns: list[SignalColumns],
+    baseline: BaselineStatistic,
+    counts: NDArray[np.int64],
+    columns: Sequence[SignalColumns],
     comparison: _Comparison,
     signal_laws: tuple[SignalLaw, ...],
     scores: tuple[SignalScore, ...],
-) -> tuple[tuple[str, float], ...]:
-    """Each signal's share of what G exceeds its expectation by; signals whose own p-value is above 0.05 have none.
-
-    Shares add up to 1, largest first. G counts nats of evidence, so signals of few and of many dimensions compare.
-    """
-    if not any(score.alarm for score in scores):
-        return ()
+) -> tuple[tuple[tuple[str, float], ...], tuple[ColumnShare, ...]]:
+    """Shares by signal and by column; signals whose own p-value is above 0.05 have none. Empty without an alarm."""
+    alarming = [score.signal for score in scores if score.alarm]
+    if not alarming:
+        return (), ()
     weights = {
         part.signal: comparison.excess(part, law)
         for part, law, score in zip(columns, signal_laws, scores, strict=True)
         if score.alarm or (score.p_value is not None and score.p_value <= 0.05)
     }
-    if not sum(weights.values()) > 0:  # all is in the shift to one side, none in G: alike for those that alarm
-        weights = {score.signal: 1.0 for score in scores if score.alarm}
-    total = sum(weights.values())
-    shares = ((signal, weight / total) for signal, weight in weights.items())
-    return tuple(sorted(shares, key=lambda pair: (-pair[1], pair[0])))
+    carriers = by_kind(weights)
+    shares = signal_shares({kind: weights[signal] for kind, signal in carriers.items()}, list(carriers))
+    expected = np.zeros(len(comparison.g))
+    for part, law in zip(columns, signal_laws, strict=True):
+        expected[part.start : part.stop] = law.g.mean
+    parts = {part.signal: part for part in columns}
+    named = {kind: parts[signal] for kind, signal in carriers.items()}
+    return shares, column_shares(shares, named, comparison.g - expected, counts, baseline)
 
 
 def _judge(
-    part: SignalColumns, comparison: _Comparison, law: SignalLaw, missing: float | None, share: float, floor: float
+    part: SignalColumns,
+    comparison: _Comparison,
+    law: SignalLaw,
+    missing: float | None,
+    share: float,
+    floor: float,
+    uneven: Unevenness,
 ) -> SignalScore:
     span = slice(part.start, part.stop)
     g, a, js = comparison.g[span], comparison.a[span], comparison.js[span]
@@ -233,11 +291,13 @@ def _judge(
     p_value = max(p_value, floor)
     top = int(np.argmax(js))
     shown = float(js[top])
-    alarm = p_value <= share and shown > 0
+    own = uneven.largest(part.start, part.stop)
+    matters = shown > own or float(js.sum()) > uneven.total(part.start, part.stop)
+    alarm = p_value <= share and shown > 0 and matters
     threshold = None
     if share > 0:
         needed = comparison.js_noise * (law.critical_g(share) - comparison.freedom[span])
-        bound = float(np.clip(needed[top], 0.0, 1.0))
+        bound = float(np.clip(max(needed[top], own), 0.0, 1.0))
         threshold = min(bound, shown) if alarm else max(bound, float(np.nextafter(shown, 2)))
     return SignalScore(
         signal=part.signal,
@@ -245,18 +305,19 @@ def _judge(
         kl_nats=float(comparison.kl[span][top]),
         p_value=p_value,
         threshold=threshold,
+        baseline_js=own,
+        design_effect=float(np.sum(law.g.mean) / max(1, comparison.freedom[span].sum())),
         alarm=alarm,
         dimensions=_dimensions(part, js, law.dimension_p_values(g, a)),
     )
 
 
-def _unjudged(part: SignalColumns, comparison: _Comparison) -> SignalScore:
+def _unjudged(part: SignalColumns, comparison: _Comparison, uneven: Unevenness) -> SignalScore:
     """Divergences without a verdict: they are shown, with no p-value and no alarm."""
     js = comparison.js[part.start : part.stop]
     top = int(np.argmax(js))
-    return SignalScore(
-        part.signal, float(js[top]), float(comparison.kl[part.start + top]), None, None, alarm=False, dimensions=()
-    )
+    kl, own = float(comparison.kl[part.start + top]), uneven.largest(part.start, part.stop)
+    return SignalScore(part.signal, float(js[top]), kl, None, None, own, 1.0, alarm=False, dimensions=())
 
 
 def _dimensions(

@@ -90,6 +90,10 @@ class Reader:
         except UnicodeDecodeError:
             raise ValueError(f"damaged {self.what}: a name is not UTF-8") from None
 
+    def rest(self) -> bytes:
+        """All that has not been read yet."""
+        return self.raw(len(self._data) - self._at)
+
     def end(self) -> None:
         """Raises ValueError where anything is left."""
         if self._at != len(self._data):

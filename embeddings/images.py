@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from embeddings.headers import ImageError, MediaType, check_png_chunks, read_header
 
-__all__ = ["PREPROCESSING_VERSION", "ImageError", "ImageLimits", "MediaType", "prepare", "probe"]
+__all__ = ["PREPROCESSING_VERSION", "ImageError", "ImageLimits", "MediaType", "prepare", "prepare_sized", "probe"]
 
 PREPROCESSING_VERSION = 1
 
@@ -74,6 +74,11 @@ def prepare(data: bytes, size: int, limits: ImageLimits = DEFAULT_LIMITS) -> NDA
     Safe to call from many threads; the decoders and the resize release the interpreter's lock.
     Raises ImageError as ``probe`` does, and where the pixels cannot be decoded to the last one.
     """
+    return prepare_sized(data, size, limits)[0]
+
+
+def prepare_sized(data: bytes, size: int, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[NDArray[np.uint8], int, int]:
+    """What ``prepare`` gives, and the original's width and height; ``probe`` beside it would read the file twice."""
     media_type, width, height = probe(data, limits)
     if media_type == "image/jpeg":
         pixels = _decode_jpeg(data, size, width, height)
@@ -81,7 +86,7 @@ def prepare(data: bytes, size: int, limits: ImageLimits = DEFAULT_LIMITS) -> NDA
         if media_type == "image/png":
             check_png_chunks(data)
         pixels = _decode_other(data, media_type, width, height)
-    return _resize(pixels, size)
+    return _resize(pixels, size), width, height
 
 
 def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -6,18 +6,21 @@ hash of its content, so the same records built twice give the same id.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from detectors.baseline import BaselineStatistic
+from detectors.clusters import ClusterCentres
 from embeddings.projection import Projection
 from monitor.classes import Classes
 from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BaselineError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 adds the statistics of slices, and clusters; a baseline of format 1 has neither."""
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -52,6 +55,14 @@ class Baseline:
     backbone: BackboneRef | None
     projection: Projection
     statistic: BaselineStatistic
+    slices: Mapping[str, BaselineStatistic] = field(default_factory=dict)
+    """By "key=value": what windows of that slice are compared with, on the same bins."""
+    centres: ClusterCentres | None = None
+    """Clusters of the components; None where the baseline is too small for any, and in format 1."""
+
+    def statistic_of(self, slice_key: str) -> BaselineStatistic | None:
+        """What a slice's windows are compared with ("" for all records); None where the baseline has none of it."""
+        return self.slices.get(slice_key) if slice_key else self.statistic
 
     def to_bytes(self) -> bytes:
         """MessagePack; equal content gives equal bytes."""
@@ -66,6 +77,8 @@ class Baseline:
                 "backbone": self.backbone.to_dict() if self.backbone else None,
                 "projection": self.projection.to_dict(),
                 "statistic": self.statistic.to_bytes(),
+                "centres": self.centres.to_bytes() if self.centres else None,
+                "slices": {name: self.slices[name].to_bytes() for name in sorted(self.slices)},
             }
         )
 
@@ -76,7 +89,8 @@ class Baseline:
             tree: dict[str, Any] = msgspec.msgpack.decode(data)
             if tree["format"] > FORMAT_VERSION:
                 raise BaselineError(f"baseline has format {tree['format']}, this segwatch reads up to {FORMAT_VERSION}")
-            return cls(
+            centres, slices = tree.get("centres"), tree.get("slices", {})
+            baseline = cls(
                 tree["model"],
                 tree["version"],
                 tree["slice"],
@@ -85,7 +99,11 @@ class Baseline:
                 BackboneRef(**tree["backbone"]) if tree["backbone"] else None,
                 Projection.from_dict(tree["projection"]),
                 BaselineStatistic.from_bytes(tree["statistic"]),
+                {name: BaselineStatistic.from_bytes(each) for name, each in slices.items()},
+                ClusterCentres.from_bytes(centres) if centres else None,
             )
+            baseline.statistic.layout.check(baseline.classes.names, baseline.projection.components)
+            return baseline
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             raise BaselineError(f"baseline is damaged: {error}") from None
 
@@ -101,4 +119,5 @@ class Baseline:
             "dimensions": self.plan.dimensions,
             "components": self.projection.components,
             "slice": self.slice or None,
+            "slices": len(self.slices),
         }

@@ -14,28 +14,33 @@ import hashlib
 import logging
 import tempfile
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.baseline import BaselineStatistic
+from detectors.clusters import ClusterCentres, sample_rows
 from detectors.layout import Layout
+from detectors.signals.mask_geometry import SHAPES
 from embeddings.backbones import BACKBONES, BackboneSpec
 from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
 from embeddings.projection import Projection, ProjectionFit
 from monitor.baseline import BackboneRef, Baseline
 from monitor.classes import Classes
+from monitor.contributions import slices_of
 from monitor.embedding_plan import GIVEN, EmbeddingPlan
 from monitor.errors import BadRecord, BaselineError
-from monitor.extract import Extractor, Prepared, features_of, instances_in
+from monitor.extract import Extractor, Prepared, features_of, instances_in, sizes_of
+from monitor.mask_shapes import shapes_of
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import RawRecord, Source
@@ -43,6 +48,12 @@ from monitor.sources.protocol import RawRecord, Source
 log = logging.getLogger(__name__)
 
 CHUNK = 256
+READ_ROWS = 8192
+FEWEST_OF_SLICE = 50
+"""Records of a slice, below which its windows are counted and not scored."""
+MOST_SLICES = 200
+SLICE_SAMPLE_ROWS = 4096
+"""Of each slice: enough to draw windows of 512 records from, and small enough for 200 slices."""
 
 
 @dataclass(slots=True)
@@ -65,6 +76,11 @@ class Row(msgspec.Struct, array_like=True):
     scores: list[float]
     shares: dict[int, float] | None
     confidence: float | None
+    slices: dict[str, str]
+    statistics: list[float] | None
+    shapes: bytes
+    """(M, len(SHAPES)) float64: rounding would move values across the bins' edges."""
+    overlap: float
 
 
 @dataclass(slots=True)
@@ -91,7 +107,10 @@ class Spool:
         self.dimensions = vectors.shape[1]
         self.keys.extend(keys)
         self.vectors.write(np.ascontiguousarray(vectors).tobytes())
-        for prediction, item in zip(predictions, prepared, strict=True):
+        shapes, overlap = shapes_of(predictions, image_sizes=sizes_of(prepared))
+        ends = np.cumsum([len(item.names or ()) for item in prepared])
+        measured = np.split(shapes, ends[:-1])
+        for prediction, item, own, shared in zip(predictions, prepared, measured, overlap.tolist(), strict=True):
             self.times_us.append(prediction.event_time_us)
             kinds = None
             if item.names is not None:
@@ -99,7 +118,15 @@ class Spool:
             if item.index_shares is not None:
                 self.indices.update(item.index_shares)
             row = Row(
-                prediction.sequence or "", kinds, list(item.scores), item.index_shares, item.semantic_confidence
+                prediction.sequence or "",
+                kinds,
+                list(item.scores),
+                item.index_shares,
+                item.semantic_confidence,
+                prediction.slices,
+                None if item.statistics is None else item.statistics.tolist(),
+                own.tobytes(),
+                shared,
             )
             data = msgspec.msgpack.encode(row)
             self.rows.write(len(data).to_bytes(4, "little") + data)
@@ -118,6 +145,12 @@ class Spool:
         for start in range(0, self.records, CHUNK):
             fit.update(vectors[order[start : start + CHUNK]])
         return fit
+
+    def centres(self, projection: Projection) -> ClusterCentres | None:
+        """Clusters of the projected embeddings, from a sample of them; None where no embedding is finite."""
+        vectors = np.memmap(self.vectors, np.float32, "r", shape=(self.records, self.dimensions))
+        components = projection.project(vectors[self.order()[sample_rows(self.records)]])
+        return ClusterCentres.fit(components) if np.isfinite(components).all(axis=1).any() else None
 
     def read(self) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Chunks in the order of adding."""
@@ -171,8 +204,10 @@ def build_baseline(
                 projection = spool.fit().finish(settings.embedding.components)
             except ValueError as error:
                 raise BaselineError(f"model {model!r} version {version!r}: {error}") from None
-            statistic = _count(spool, projection, known, settings.drift.bins, Path(folder))
-    baseline = Baseline(model, version, slice_key, known, build.plan, _ref(build.embedder), projection, statistic)
+            centres = spool.centres(projection)
+            statistic, slices = _count(spool, projection, centres, known, settings, Path(folder))
+    backbone = _ref(build.embedder)
+    baseline = Baseline(model, version, slice_key, known, build.plan, backbone, projection, statistic, slices, centres)
     return baseline, counts
 
 
@@ -295,29 +330,91 @@ def _differs(raw: RawRecord, how: str) -> BaselineError:
     )
 
 
-def _count(spool: Spool, projection: Projection, classes: Classes, bins: int, folder: Path) -> BaselineStatistic:
-    """The second pass."""
+def _count(
+    spool: Spool,
+    projection: Projection,
+    centres: ClusterCentres | None,
+    classes: Classes,
+    settings: Settings,
+    folder: Path,
+) -> tuple[BaselineStatistic, dict[str, BaselineStatistic]]:
+    """The second pass: all records, and those of each slice on the same bins."""
     layout = Layout.of(classes.names, projection.components)
     table = np.memmap(folder / "values", dtype=np.float64, mode="w+", shape=(spool.records, layout.width))
+    valued = np.zeros(layout.width, dtype=np.bool_)
     place = np.empty(spool.records, dtype=np.int64)
     place[spool.order()] = np.arange(spool.records)
     sequences = [""] * spool.records
+    members: dict[str, array[int]] = defaultdict(lambda: array("q"))
     by_number = list(spool.names)
     start = 0
     for rows, vectors in spool.read():
         prepared = [_prepared(row, by_number) for row in rows]
         at = place[start : start + len(rows)]
         instances = instances_in(prepared, classes)
-        table[at] = layout.values(features_of(prepared, instances, projection.project(vectors), classes))
+        components = projection.project(vectors)
+        features = features_of(
+            prepared,
+            instances,
+            components,
+            classes,
+            cluster=centres.nearest(components) if centres is not None else None,
+            shapes=np.concatenate([np.frombuffer(row.shapes).reshape(-1, len(SHAPES)) for row in rows]),
+            overlap=np.array([row.overlap for row in rows]),
+        )
+        table[at] = values = layout.values(features)
+        valued |= np.isfinite(values).any(axis=0)
         for row, where in zip(rows, at.tolist(), strict=True):
             sequences[where] = row.sequence
+            for name in slices_of(row.slices, settings.windows.slice_keys):
+                members[name].append(where)
         start += len(rows)
-    return BaselineStatistic.fit(layout, table, sequences, bins=bins)
+    layout, table = _without_empty(layout, table, valued, folder)
+    whole = BaselineStatistic.fit(layout, table, sequences, bins=settings.drift.bins)
+    slices = {}
+    for name in _largest(members):
+        at = np.sort(np.frombuffer(members[name], dtype=np.int64))
+        slices[name] = BaselineStatistic.counted(
+            layout, whole.binning, table, sequences, at, sample_rows=SLICE_SAMPLE_ROWS
+        )
+    return whole, slices
+
+
+def _without_empty(
+    layout: Layout, table: np.memmap[Any, np.dtype[np.float64]], valued: NDArray[np.bool_], folder: Path
+) -> tuple[Layout, np.memmap[Any, np.dtype[np.float64]]]:
+    """Leave out signals of which no record has a value (no image, no map): production need not count them."""
+    kept = [part for part in layout.signals if valued[part.start : part.stop].any()]
+    if len(kept) == len(layout.signals):
+        return layout, table
+    smaller = Layout.stacked((part.signal, part.dimensions) for part in kept)
+    columns = np.concatenate([np.arange(part.start, part.stop) for part in kept])
+    copy = np.memmap(folder / "kept", dtype=np.float64, mode="w+", shape=(len(table), smaller.width))
+    for start in range(0, len(table), READ_ROWS):
+        copy[start : start + READ_ROWS] = table[start : start + READ_ROWS, columns]
+    return smaller, copy
+
+
+def _largest(members: Mapping[str, array[int]]) -> list[str]:
+    """The slices that get a baseline of their own: with enough records, the largest first where there are too many."""
+    enough = [name for name, rows in members.items() if len(rows) >= FEWEST_OF_SLICE]
+    kept = sorted(enough, key=lambda name: (-len(members[name]), name))[:MOST_SLICES]
+    if len(kept) < len(members):
+        log.log(
+            logging.WARNING if len(enough) > MOST_SLICES else logging.INFO,
+            "%d of %d slices have a baseline of their own: at most %d, of at least %d records each",
+            len(kept),
+            len(members),
+            MOST_SLICES,
+            FEWEST_OF_SLICE,
+        )
+    return kept
 
 
 def _prepared(row: Row, names: Sequence[str]) -> Prepared:
     kinds = None if row.kinds is None else [names[number] for number in row.kinds]
-    return Prepared(None, None, kinds, row.scores, row.shares, row.confidence)
+    statistics = None if row.statistics is None else np.array(row.statistics)
+    return Prepared(None, None, kinds, row.scores, row.shares, row.confidence, statistics)
 
 
 def describe(counts: BuildCounts) -> Mapping[str, int]:

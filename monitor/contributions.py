@@ -7,7 +7,7 @@ otherwise cost some hundred small steps.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.signals.class_mix import OTHER
-from detectors.statistic import PaneStatistic
 from monitor.classes import Classes
 from monitor.instances import Instances
+from monitor.pane_state import PaneState
 from monitor.records import Prediction
 from monitor.sources.protocol import RawRecord
 from monitor.store.values import PaneDelta, PaneKey, SampleRow
@@ -100,11 +100,11 @@ class Counted:
 
 
 def pane_deltas(counted: Iterable[Counted], pane_us: int, slice_keys: Sequence[str]) -> dict[PaneKey, PaneDelta]:
-    """Statistics that these records add, by (model, version, slice, pane, baseline).
+    """Statistics and exemplars that these records add, by (model, version, slice, pane, baseline).
 
     ``slice_keys``: the slice keys that get statistics of their own; empty means all.
     """
-    statistics: dict[PaneKey, PaneStatistic] = {}
+    states: dict[PaneKey, PaneState] = {}
     for records in counted:
         predictions = records.predictions
         sequences = [prediction.sequence or "" for prediction in predictions]
@@ -118,19 +118,22 @@ def pane_deltas(counted: Iterable[Counted], pane_us: int, slice_keys: Sequence[s
         for rows in alike.values():
             one = predictions[rows[0]]
             model, start = one.model, pane_start(one.event_time_us, pane_us)
-            for name in ("", *slices_of(one, slice_keys)):
+            for name in ("", *slices_of(one.slices, slice_keys)):
                 groups[PaneKey(model.name, model.version, name, start, records.baseline_id)] += rows
         for key, rows in groups.items():
-            statistic = statistics.get(key)
-            if statistic is None:
-                statistic = statistics[key] = PaneStatistic(records.codes.shape[1], records.bins)
-            statistic.add(records.codes[rows], [sequences[row] for row in rows])
-    return {key: PaneDelta(statistic.records, statistic.to_bytes()) for key, statistic in statistics.items()}
+            state = states.get(key)
+            if state is None:
+                state = states[key] = PaneState.empty(records.codes.shape[1], records.bins)
+            codes = records.codes[rows]
+            state.statistic.add(codes, [sequences[row] for row in rows])
+            if not key.slice:
+                state.exemplars.add([predictions[row].input_id for row in rows], codes)
+    return {key: PaneDelta(state.statistic.records, state.to_bytes()) for key, state in states.items()}
 
 
-def slices_of(prediction: Prediction, slice_keys: Sequence[str]) -> list[str]:
-    """The record's slices as "key=value", sorted."""
-    return sorted(f"{key}={value}" for key, value in prediction.slices.items() if not slice_keys or key in slice_keys)
+def slices_of(slices: Mapping[str, str], slice_keys: Sequence[str]) -> list[str]:
+    """A record's slices as "key=value", sorted; ``slice_keys``: those that count, empty for all."""
+    return sorted(f"{key}={value}" for key, value in slices.items() if not slice_keys or key in slice_keys)
 
 
 def tally_counted(tallies: Counter[TallyKey], counted: Counted) -> None:

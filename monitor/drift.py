@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from detectors.attribution import slice_shares
+from detectors.baseline import BaselineStatistic
+from detectors.exemplars import typical
+from detectors.harm import Harm, harm_of
 from detectors.score import WindowScore, score_window
 from detectors.statistic import PaneStatistic
 from monitor.baseline import Baseline
 from monitor.errors import BaselineError
+from monitor.pane_state import PaneState
 from monitor.settings import DriftSettings, WindowSettings
 from monitor.store.store import Store
 from monitor.store.values import StoredPane
 from monitor.windows import DAY_US, SECOND_US, Window, to_text, window_of
+
+MOST_SAMPLES = 20
+LEADING_COLUMNS = 8
+"""Columns by which records are called typical; later ones carry little of an alarm, and much noise."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,13 @@ class ScoredWindow:
     records: int
     sequences: int
     score: WindowScore | None
+    harm: Harm = "unknown"
+    slices: tuple[tuple[str, float], ...] = ()
+    """Shares of an alarm by slice: those of one slice key add up to 1."""
+    samples: tuple[tuple[str, float], ...] = ()
+    """Of the records kept at random those most typical of an alarm: input and evidence in nats, the largest first."""
+    unknown_slice: bool = False
+    """The baseline has no records of this slice: it is counted, never scored against others by accident."""
 
     def to_json(self) -> dict[str, Any]:
         """As in the contract, under ``windows`` of ``segwatch drift --json``."""
@@ -43,10 +59,11 @@ class ScoredWindow:
             "records": self.records,
             "sequences": self.sequences,
             "alarm": score.alarm if score else False,
-            "harm": "unknown",
+            "harm": self.harm,
             "alpha": score.alpha if score else None,
             "supported_alpha": score.supported_alpha if score else None,
-            "status": _status(score),
+            "sequences_needed": score.sequences_needed if score else None,
+            "status": "unknown_slice" if self.unknown_slice else _status(score),
             "scores": [
                 {
                     "signal": one.signal,
@@ -54,6 +71,7 @@ class ScoredWindow:
                     "kl_nats": one.kl_nats,
                     "p_value": one.p_value,
                     "threshold": one.threshold,
+                    "baseline_js": one.baseline_js,
                     "alarm": one.alarm,
                 }
                 for one in (score.scores if score else ())
@@ -61,6 +79,17 @@ class ScoredWindow:
             "attribution": [
                 {"signal": signal, "share": share} for signal, share in (score.attribution if score else ())
             ],
+            "dimensions": [
+                {
+                    "signal": column.signal,
+                    "dimension": column.dimension,
+                    "share": column.share,
+                    "bins": [asdict(change) for change in column.bins],
+                }
+                for column in (score.dimensions if score else ())
+            ],
+            "slices": [{"slice": name, "share": share} for name, share in self.slices],
+            "samples": [{"input_id": identity, "evidence_nats": evidence} for identity, evidence in self.samples],
         }
 
 
@@ -70,14 +99,20 @@ def _status(score: WindowScore | None) -> str:
     return "alarm" if score.alarm else score.status.replace(" ", "_")
 
 
-def alpha_per_window(length_us: int, drift: DriftSettings, windows: WindowSettings) -> float:
+def alpha_per_window(
+    length_us: int, drift: DriftSettings, windows: WindowSettings, slice_key: str = "", slices: int = 0
+) -> float:
     """A window's share of the budget of false alarms.
 
     The budget of 30 days is split evenly over the configured lengths, and within a length over its windows:
-    with 1 alarm in 30 days and lengths 1 h and 24 h, an hourly window gets 1 / 2 / 720.
+    with 1 alarm in 30 days and lengths 1 h and 24 h, an hourly window gets 1 / 2 / 720. Where the baseline knows
+    ``slices``, all records take half of that, and the slices share the other half.
     """
     windows_in_30_days = 30 * DAY_US / length_us
-    return min(0.5, drift.false_alarms_per_30_days / len(windows.lengths_seconds) / windows_in_30_days)
+    share = min(0.5, drift.false_alarms_per_30_days / len(windows.lengths_seconds) / windows_in_30_days)
+    if not slices:
+        return share
+    return share / 2 / slices if slice_key else share / 2
 
 
 class Baselines:
@@ -100,12 +135,59 @@ def score_panes(
     parts = list(panes)
     if not parts:
         return None
-    statistic = PaneStatistic.merged(PaneStatistic.from_bytes(part.state) for part in parts)
+    state = PaneState.merged((part.state for part in parts), every_exemplar=True)
+    statistic = state.statistic
     key = parts[0].key
-    score = score_window(baseline.statistic, statistic, alpha) if baseline is not None else None
+    own = baseline.statistic_of(key.slice) if baseline is not None else None
+    score = score_window(own, statistic, alpha) if own is not None else None
+    harm: Harm = "unknown"
+    if own is not None and score is not None and score.status == "ok":
+        harm = harm_of(own, statistic, {one.signal: one.design_effect for one in score.scores})
     return ScoredWindow(
-        key.model, key.version, key.slice, window, key.baseline_id, statistic.records, statistic.sequences, score
+        model=key.model,
+        version=key.version,
+        slice=key.slice,
+        window=window,
+        baseline_id=key.baseline_id,
+        records=statistic.records,
+        sequences=statistic.sequences,
+        score=score,
+        harm=harm,
+        samples=_samples(own, score, state) if own is not None and score is not None and score.alarm else (),
+        unknown_slice=baseline is not None and own is None,
     )
+
+
+def _samples(baseline: BaselineStatistic, score: WindowScore, state: PaneState) -> tuple[tuple[str, float], ...]:
+    """The records most typical of an alarm, by the columns that carry it."""
+    layout = baseline.layout
+    at = [layout.column(column.signal, column.dimension) for column in score.dimensions[:LEADING_COLUMNS]]
+    exemplars = state.exemplars
+    found = typical(exemplars.ids, exemplars.codes, state.statistic.counts(), baseline, at, MOST_SAMPLES)
+    return tuple(found)
+
+
+def with_slices(scored: ScoredWindow, store: Store, baseline: Baseline | None) -> ScoredWindow:
+    """The same verdict, with the shares of each slice where all records of a window alarm."""
+    score = scored.score
+    if baseline is None or score is None or not score.alarm or scored.slice:
+        return scored
+    carrying = {signal for signal, _ in score.attribution}
+    effects = {one.signal: one.design_effect for one in score.scores if one.signal in carrying}
+    by_key: dict[str, dict[str, tuple[BaselineStatistic, PaneStatistic]]] = defaultdict(dict)
+    for name, own in baseline.slices.items():
+        panes = store.read_panes(
+            scored.model,
+            scored.version,
+            slice=name,
+            since_us=scored.window.start_us,
+            until_us=scored.window.end_us,
+            baseline_id=scored.baseline_id,
+        )
+        if panes:
+            by_key[name.partition("=")[0]][name] = own, PaneState.merged(pane.state for pane in panes).statistic
+    shares = [pair for key in sorted(by_key) for pair in slice_shares(by_key[key], effects)]
+    return replace(scored, slices=tuple(shares))
 
 
 def drift_windows(
@@ -144,11 +226,15 @@ def drift_windows(
         panes = store.read_panes(
             model, name, slice=slice_key, since_us=since_us, until_us=until_us, baseline_id=baseline_id
         )
+        baseline = baselines.of(baseline_id) if baseline_id else None
         for window, members in _windows(panes, length_us, pane_us):
-            share = alpha if alpha is not None else alpha_per_window(window.length_us, drift, settings)
-            scored = score_panes(members, window, baselines.of(baseline_id) if baseline_id else None, share)
+            share = alpha
+            if share is None:
+                known_slices = len(baseline.slices) if baseline is not None else 0
+                share = alpha_per_window(window.length_us, drift, settings, slice_key, known_slices)
+            scored = score_panes(members, window, baseline, share)
             if scored is not None:
-                result.append(scored)
+                result.append(with_slices(scored, store, baseline))
     return result
 
 

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from alerts.actions import Action, drift_alert
-from detectors.statistic import PaneStatistic
-from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes
+from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes, with_slices
 from monitor.errors import NotLeader, StoreError
+from monitor.pane_state import PaneState
 from monitor.settings import Settings, WebSettings
 from monitor.store.leader import Leader
 from monitor.store.store import Store
@@ -141,10 +141,12 @@ class Evaluator:
             baseline_id=due.baseline_id,
         )
         baseline = self._baselines.of(due.baseline_id) if due.baseline_id else None
-        alpha = alpha_per_window(due.length_us, self._settings.drift, self._settings.windows)
+        slices = len(baseline.slices) if baseline else 0
+        alpha = alpha_per_window(due.length_us, self._settings.drift, self._settings.windows, due.slice, slices)
         scored = score_panes(panes, window, baseline, alpha)
         if scored is None:  # retention took the panes
             scored = ScoredWindow(due.model, due.version, due.slice, window, due.baseline_id, 0, 0, None)
+        scored = with_slices(scored, self._store, baseline)
         row = ScoreRow(
             records=scored.records,
             alarm=scored.score.alarm if scored.score else None,
@@ -156,15 +158,27 @@ class Evaluator:
             self._on_score(scored)
 
     def _actions(self, scored: ScoredWindow) -> Sequence[OutboxMessage]:
-        # Slices of an alarm are its evidence, not alarms of their own: one cause, one alert.
-        if scored.score is None or scored.slice:
+        if scored.score is None or not scored.score.alarm or (scored.slice and self._whole_alarms(scored)):
             return ()
-        start, end = to_text(scored.window.start_us), to_text(scored.window.end_us)
-        page = _link(self._settings.web, scored.model, scored.version, start)
-        action = drift_alert(
-            scored.model, scored.version, scored.slice, start, end, scored.baseline_id, scored.score, page
-        )
+        page = _link(self._settings.web, scored.model, scored.version, to_text(scored.window.start_us))
+        action = drift_alert(scored.to_json(), page)
         return () if action is None else (to_message(action, self._settings.kafka.actions_topic, self._wall_us()),)
+
+    def _whole_alarms(self, scored: ScoredWindow) -> bool:
+        """Whether all records of the window alarm: its slices are then evidence, not alarms of their own.
+
+        Due windows come with all records first, so that verdict is there when the slices are judged.
+        """
+        start_us, length_us = scored.window.start_us, scored.window.length_us
+        stored = self._store.scores(
+            scored.model,
+            version=scored.version,
+            slice="",
+            since_us=start_us,
+            until_us=start_us + 1,
+            length_us=length_us,
+        )
+        return any(one.alarm and one.baseline_id == scored.baseline_id for one in stored)
 
 
 def _link(web: WebSettings, model: str, version: str, start: str) -> str:
@@ -175,7 +189,7 @@ def _link(web: WebSettings, model: str, version: str, start: str) -> str:
 
 def merge_states(states: Sequence[bytes]) -> bytes:
     """The states of several deltas as one: adding, in any order."""
-    return PaneStatistic.merged(PaneStatistic.from_bytes(state) for state in states).to_bytes()
+    return PaneState.merged(states).to_bytes()
 
 
 def to_message(action: Action, topic: str, now_us: int) -> OutboxMessage:

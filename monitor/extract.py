@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.features import Features
+from detectors.signals.input import COLUMNS
 from embeddings.embedder import Embedder
-from embeddings.images import ImageError, ImageLimits, prepare
+from embeddings.image_statistics import image_statistics
+from embeddings.images import ImageError, ImageLimits, prepare_sized
 from monitor.classes import Classes
 from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BadRecord
@@ -27,9 +28,11 @@ UNUSED_SIZE = 64
 """Side to which images are prepared that no backbone will see: what counts is whether they can be decoded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A record ready for a batch: an image or an embedding (neither once embedded), and what the signals look at."""
+class Prepared(NamedTuple):
+    """A record ready for a batch: an image or an embedding (neither once embedded), and what the signals look at.
+
+    A named tuple, because one is made for every record.
+    """
 
     image: NDArray[np.uint8] | None
     embedding: NDArray[np.floating] | None
@@ -41,6 +44,10 @@ class Prepared:
     index_shares: dict[int, float] | None
     """Share of the semantic map's pixels by value; None without a map."""
     semantic_confidence: float | None
+    statistics: NDArray[np.float64] | None = None
+    """(I,) of `embeddings.image_statistics`; None where no image was decoded."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width of the original image; zeros where there is none."""
 
 
 class Extractor:
@@ -83,7 +90,8 @@ class Extractor:
                 scores = [instance.score for instance in prediction.instances]
             if prediction.embedding is not None:
                 return Prepared(None, self._check_given(prediction.embedding), names, scores, shares, confidence)
-            return Prepared(self._image(prediction), None, names, scores, shares, confidence)
+            pixels, statistics, size = self._image(prediction)
+            return Prepared(pixels, None, names, scores, shares, confidence, statistics, size)
         except ImageError as error:
             return BadRecord(error.reason, error.detail)
         except BadRecord as error:
@@ -98,7 +106,7 @@ class Extractor:
             )
         return embedding
 
-    def _image(self, prediction: Prediction) -> NDArray[np.uint8]:
+    def _image(self, prediction: Prediction) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None, tuple[int, int]]:
         image = prediction.image
         if image is None:  # the decoder lets no such record through
             raise BadRecord("missing_field", "neither image nor embedding")
@@ -111,7 +119,10 @@ class Extractor:
             if image.data is not None
             else fetch_image(image.uri or "", self._uri_prefixes, self._limits.max_bytes)
         )
-        return prepare(data, self.plan.input_size if self.plan else UNUSED_SIZE, self._limits)
+        size = self.plan.input_size if self.plan else UNUSED_SIZE
+        pixels, width, height = prepare_sized(data, size, self._limits)
+        statistics = image_statistics(pixels, width, height) if self.plan else None
+        return pixels, statistics, (height, width)
 
     def embeddings(self, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
         """(N, D) float32 of prepared records, in order."""
@@ -124,11 +135,12 @@ class Extractor:
                 raise RuntimeError(f"no backbone for {self.plan.identity}")
             images = np.stack([image for item in prepared if (image := item.image) is not None])
             out[with_image] = self._embedder.embed(images)
-        # Rounding to float32 may overflow to infinity: that is the non-finite bin's business, not a warning's.
-        with np.errstate(over="ignore"):
-            for i, item in enumerate(prepared):
-                if item.embedding is not None:
-                    out[i] = item.embedding
+        given = [i for i, item in enumerate(prepared) if item.embedding is not None]
+        if given:
+            brought = [row for item in prepared if (row := item.embedding) is not None]
+            # Rounding to float32 may overflow to infinity: that is the non-finite bin's business, not a warning's.
+            with np.errstate(over="ignore"):
+                out[given] = np.concatenate(brought, dtype=np.float32, casting="unsafe").reshape(len(given), -1)
         return out
 
 
@@ -137,11 +149,20 @@ def features_of(
     instances: Instances,
     components: NDArray[np.float64],
     classes: Classes,
+    *,
+    cluster: NDArray[np.float64] | None,
+    shapes: NDArray[np.float64],
+    overlap: NDArray[np.float64],
 ) -> Features:
-    """Columns for the signals. ``components``: (N, K) projected embeddings of the same records."""
+    """Columns for the signals.
+
+    ``components``: (N, K) projected embeddings of the same records, ``cluster``: (N,) their clusters. ``shapes``
+    and ``overlap`` as `monitor.mask_shapes.shapes_of` gives them.
+    """
     unknown = len(classes.names)
     shares = np.full((len(prepared), unknown + 1), np.nan)
     confidence = np.full(len(prepared), np.nan)
+    statistics = np.full((len(prepared), len(COLUMNS)), np.nan)
     position_of_index: dict[int, int] = {}
     for i, item in enumerate(prepared):
         if item.index_shares is not None:
@@ -149,9 +170,26 @@ def features_of(
             shares[i] = _shares(item.index_shares, position_of_index, classes.ignore, unknown)
         if item.semantic_confidence is not None:
             confidence[i] = item.semantic_confidence
+        if item.statistics is not None:
+            statistics[i] = item.statistics
     return Features(
-        components, instances.offsets, instances.kinds, instances.scores, instances.listed, shares, confidence
+        components,
+        instances.offsets,
+        instances.kinds,
+        instances.scores,
+        instances.listed,
+        shares,
+        confidence,
+        statistics,
+        shapes,
+        overlap,
+        cluster,
     )
+
+
+def sizes_of(prepared: Sequence[Prepared]) -> NDArray[np.int64]:
+    """(N, 2) height and width of the images, zeros where not known."""
+    return np.array([item.size for item in prepared], dtype=np.int64).reshape(-1, 2)
 
 
 def instances_in(prepared: Sequence[Prepared], classes: Classes) -> Instances:

@@ -22,11 +22,11 @@ import msgspec
 import numpy as np
 import simplejpeg
 
-from detectors.statistic import PaneStatistic
 from monitor.baseline import FORMAT_VERSION, Baseline
 from monitor.baseline_book import Embedders
 from monitor.ingest import Ingest, IngestCounts
 from monitor.offline import make_baseline
+from monitor.pane_state import PaneState
 from monitor.settings import Settings
 from monitor.sources.memory import MemorySource
 from monitor.sources.protocol import Partition, Source
@@ -197,11 +197,11 @@ def feed(store: Store, settings: Settings, values: Iterable[bytes | None], **log
 
 def state_of(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int]]:
     """Every pane's merged state and every tally: what must not depend on who counted, or in which order."""
-    panes: dict[PaneKey, list[PaneStatistic]] = {}
+    panes: dict[PaneKey, list[bytes]] = {}
     for extent in store.pane_extent():
         for pane in store.read_panes(extent.model, extent.version, slice=extent.slice, baseline_id=extent.baseline_id):
-            panes.setdefault(pane.key, []).append(PaneStatistic.from_bytes(pane.state))
-    merged = {key: PaneStatistic.merged(parts).to_bytes() for key, parts in panes.items()}
+            panes.setdefault(pane.key, []).append(pane.state)
+    merged = {key: PaneState.merged(parts).to_bytes() for key, parts in panes.items()}
     return merged, {key: value for key, value in store.read_tallies().items() if value}
 
 

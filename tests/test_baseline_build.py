@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from detectors.baseline import BaselineStatistic
+from detectors.signals import SIGNALS
 from monitor.baseline import Baseline
 from monitor.baseline_build import BuildCounts, build_baseline
 from monitor.classes import Classes
@@ -255,8 +256,12 @@ class TestClasses:
             del record["instances"]
             values.append(encode(record))
         baseline, _ = build(values, classes=known)
-        [mix] = [one for one in baseline.statistic.layout.signals if one.signal == "class_mix"]
-        assert (baseline.statistic.counts[mix.start : mix.stop, -1] == 20).all()
+        assert not baseline.statistic.layout.has("class_mix")
+
+    def test_only_signals_that_some_record_has_a_value_of_are_watched(self) -> None:
+        given, _ = build(street(60))
+        names = {part.signal for part in given.statistic.layout.signals}
+        assert names == set(SIGNALS) - {"input"}
 
 
 class TestStoring:
@@ -324,6 +329,7 @@ class TestMemory:
     def test_it_hardly_grows_with_the_number_of_records(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Pieces as small as the test's counts, so that nothing can hide below them.
         monkeypatch.setattr("detectors.baseline.READ_ROWS", 500)
+        monkeypatch.setattr("monitor.baseline_build.SLICE_SAMPLE_ROWS", 500)
         monkeypatch.setitem(BaselineStatistic.fit.__func__.__kwdefaults__, "sample_rows", 500)  # type: ignore[attr-defined]
         small, large = self.peak(1000), self.peak(8000)
         # What stays is a time, a key and a sequence; the values and the embedding, 27 and 16 numbers, would take more.

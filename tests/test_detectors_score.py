@@ -9,13 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binomtest, permutation_test
 
-from detectors.baseline import BaselineStatistic, Sample
+from detectors.baseline import BaselineStatistic
 from detectors.binning import Binning
 from detectors.divergence import cumulative_statistic, g_statistic, jensen_shannon
 from detectors.layout import Layout
 from detectors.nulls import SignalLaw, laws, lowest_p_value, missing_p_value
 from detectors.permutation import exchange
 from detectors.resampling import WindowShape, coarse, draw
+from detectors.sample import Sample
 from detectors.score import WindowScore, score_window
 from detectors.statistic import PaneStatistic
 

@@ -12,6 +12,8 @@ import detectors.signals
 from detectors.features import Features
 from detectors.layout import Layout
 from detectors.signals import SIGNALS
+from detectors.signals.input import COLUMNS as IMAGE_COLUMNS
+from detectors.signals.mask_geometry import SHAPES
 
 CLASSES = ("car", "person", "tree")
 
@@ -32,6 +34,10 @@ def make_features(
         has_instances=~semantic,
         class_shares=np.where(semantic[:, None], shares, np.nan),
         semantic_confidence=np.where(semantic, rng.random(len(instances)), np.nan),
+        image_statistics=rng.normal(size=(len(instances), len(IMAGE_COLUMNS))),
+        cluster=rng.integers(0, 16, size=len(instances)).astype(np.float64),
+        instance_shapes=rng.random((sum(len(record) for record in listed), len(SHAPES))),
+        mask_overlap=rng.random(len(instances)),
     )
 
 
@@ -43,15 +49,19 @@ RECORDS: list[list[tuple[int, float]] | None] = [
 def select(features: Features, rows: Sequence[int]) -> Features:
     """The same records in another order or number."""
     parts = [slice(features.instance_offsets[row], features.instance_offsets[row + 1]) for row in rows]
-    empty = np.empty(0)
+    empty, shapes = np.empty(0), features.instance_shapes
     return Features(
         components=features.components[list(rows)],
         instance_offsets=np.cumsum([0, *(part.stop - part.start for part in parts)]),
         instance_class=np.concatenate([empty.astype(np.int64), *(features.instance_class[part] for part in parts)]),
         instance_score=np.concatenate([empty, *(features.instance_score[part] for part in parts)]),
+        instance_shapes=None if shapes is None else np.concatenate([shapes[:0], *(shapes[part] for part in parts)]),
+        mask_overlap=None if features.mask_overlap is None else features.mask_overlap[list(rows)],
         has_instances=features.has_instances[list(rows)],
         class_shares=features.class_shares[list(rows)],
         semantic_confidence=features.semantic_confidence[list(rows)],
+        image_statistics=None if features.image_statistics is None else features.image_statistics[list(rows)],
+        cluster=None if features.cluster is None else features.cluster[list(rows)],
     )
 
 

@@ -24,9 +24,9 @@ BEGAN_US = NOW_US - NOW_US % DAY_US
 PANE_US = 300 * SECOND_US
 KEYS = {
     "model", "version", "slice", "start", "end", "records", "sequences", "alarm", "harm", "alpha", "supported_alpha",
-    "scores", "attribution",
+    "scores", "attribution", "dimensions", "slices", "sequences_needed",
 }  # fmt: skip
-SCORE_KEYS = {"signal", "js", "kl_nats", "p_value", "threshold", "alarm"}
+SCORE_KEYS = {"signal", "js", "kl_nats", "p_value", "threshold", "baseline_js", "alarm"}
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +150,10 @@ class TestScores:
         assert (shown["alarm"], shown["harm"], shown["alpha"]) == (False, "unknown", None)
 
     def test_alpha_is_the_windows_share_of_the_budget_unless_given(self, store: Store, settings: Settings) -> None:
-        # One false alarm in 30 days over two lengths: 720 hours share a half.
-        assert [one.to_json()["alpha"] for one in view(store, settings)] == [pytest.approx(1 / 2 / 720)] * 4
+        # One false alarm in 30 days over two lengths: 720 hours share a half, of which the three cameras take half.
+        assert [one.to_json()["alpha"] for one in view(store, settings)] == [pytest.approx(1 / 2 / 720 / 2)] * 4
+        of_camera = [one.to_json()["alpha"] for one in view(store, settings, slice_key="camera=1")]
+        assert of_camera == [pytest.approx(1 / 2 / 720 / 6)] * 4
         assert {one.to_json()["alpha"] for one in view(store, settings, alpha=0.2)} == {0.2}
 
     def test_a_higher_alpha_never_takes_an_alarm_away(self, store: Store, settings: Settings) -> None:
@@ -170,6 +172,8 @@ class TestScores:
             for length in windows.lengths_seconds
         )
         assert total == pytest.approx(2.0)
+        whole, part = (alpha_per_window(3600 * SECOND_US, drift, windows, name, slices=5) for name in ("", "a=b"))
+        assert whole + 5 * part == pytest.approx(alpha_per_window(3600 * SECOND_US, drift, windows))
         assert alpha_per_window(3000 * DAY_US, drift, windows) == 0.5
 
     def test_what_is_asked_for_equals_what_the_evaluator_stored(self, store: Store, settings: Settings) -> None:
@@ -213,9 +217,10 @@ class TestJson:
                 assert score.keys() == SCORE_KEYS
                 assert 0 <= score["js"] <= 1 and score["kl_nats"] >= 0
                 assert score["p_value"] is None or 0 <= score["p_value"] <= 1
-            shares = [one["share"] for one in shown["attribution"]]
-            assert not shares or sum(shares) == pytest.approx(1)
-            assert bool(shares) == shown["alarm"]
+            for kind in ("attribution", "dimensions"):
+                shares = [one["share"] for one in shown[kind]]
+                assert not shares or sum(shares) == pytest.approx(1)
+                assert bool(shares) == shown["alarm"]
 
     def test_times_are_rfc_3339(self, store: Store, settings: Settings) -> None:
         shown = view(store, settings)[0].to_json()

@@ -201,17 +201,43 @@ class TestRevisions:
 
 class TestVerdicts:
     def test_a_slice_is_scored_on_its_own_records(self, store: Store, settings: Settings) -> None:
-        read(store, settings, 60, BEGAN_US, shift=2.0, slices={"camera": "7"})
-        read(store, settings, 60, BEGAN_US, first=1000, slices={"camera": "8"})
+        read(store, settings, 60, BEGAN_US, shift=2.0, slices={"camera": "1"})
+        read(store, settings, 60, BEGAN_US, first=1000, slices={"camera": "2"})
         with evaluating(store, settings) as evaluator:
             evaluator.finish()
         alarms = {
             slice_key: [score.alarm for score in store.scores("street", slice=slice_key)]
-            for slice_key in ("", "camera=7", "camera=8")
+            for slice_key in ("", "camera=1", "camera=2")
         }
-        assert alarms["camera=7"] == [True]
-        assert alarms["camera=8"] == [False]
-        assert [payload(score)["slice"] for score in store.scores("street", slice="camera=7")] == ["camera=7"]
+        assert alarms == {"": [True], "camera=1": [True], "camera=2": [False]}
+        [whole], [part] = store.scores("street"), store.scores("street", slice="camera=1")
+        assert payload(part)["slice"] == "camera=1"
+        assert payload(whole)["slices"][0]["slice"] == "camera=1"
+        assert payload(whole)["slices"][0]["share"] > 0.9
+
+    def test_a_slice_alarms_on_its_own_only_where_all_records_do_not(self, store: Store, settings: Settings) -> None:
+        read(store, settings, 40, BEGAN_US, shift=1.0, slices={"camera": "1"})
+        read(store, settings, 2000, BEGAN_US, first=10_000, slices={"camera": "2"})
+        read(store, settings, 60, BEGAN_US + HOUR_US, first=20_000, shift=2.0, slices={"camera": "1"})
+        with evaluating(store, settings) as evaluator:
+            evaluator.finish()
+        assert [score.alarm for score in store.scores("street")] == [False, True]
+        assert [score.alarm for score in store.scores("street", slice="camera=1")] == [True, True]
+        assert sorted((content["window"]["start"], content["slice"]) for _, _, content in queued(store)) == [
+            (to_text(BEGAN_US), "camera=1"),
+            (to_text(BEGAN_US + HOUR_US), None),
+        ]
+
+    def test_a_slice_that_the_baseline_does_not_know_is_counted_and_never_scored(
+        self, store: Store, settings: Settings
+    ) -> None:
+        read(store, settings, 60, BEGAN_US, shift=2.0, slices={"camera": "7"})
+        with evaluating(store, settings) as evaluator:
+            evaluator.finish()
+        [score] = store.scores("street", slice="camera=7")
+        shown = payload(score)
+        assert (score.records, score.alarm) == (60, None)
+        assert shown["status"] == "unknown_slice" and shown["scores"] == []
 
     def test_a_version_without_a_baseline_is_counted_and_never_scored(self, store: Store, settings: Settings) -> None:
         read(store, settings, 50, BEGAN_US, version="2", shift=5.0)

@@ -46,7 +46,8 @@ def compose(checkout: Path) -> dict[str, Any]:
 
 
 def requirements(project: dict[str, Any]) -> Iterator[Requirement]:
-    for text in project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]:
+    extras = project["project"]["optional-dependencies"]
+    for text in project["project"]["dependencies"] + extras["dev"] + extras["report"]:
         yield Requirement(text)
 
 

@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 
 from detectors.features import Features
 from detectors.signals.class_mix import ClassMix
+from detectors.signals.class_score import ClassScore
 from detectors.signals.confidence import Confidence
+from detectors.signals.cooccurrence import Cooccurrence
 from detectors.signals.embedding import Embedding
+from detectors.signals.embedding_clusters import Clusters
+from detectors.signals.embedding_mmd import Mmd
+from detectors.signals.input import Input
 from detectors.signals.instances import Instances
+from detectors.signals.mask_geometry import MaskGeometry
 
 
 class Signal(Protocol):
@@ -34,4 +40,18 @@ class Signal(Protocol):
         """(N, D); NaN where a record has no value. Row i depends on record i alone."""
 
 
-SIGNALS: dict[str, Signal] = {signal.name: signal for signal in (Embedding(), Confidence(), ClassMix(), Instances())}
+SIGNALS: dict[str, Signal] = {
+    signal.name: signal
+    for signal in (
+        Embedding(),
+        Mmd(),
+        Clusters(),
+        Input(),
+        Confidence(),
+        ClassScore(),
+        ClassMix(),
+        Cooccurrence(),
+        Instances(),
+        MaskGeometry(),
+    )
+}

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from kafka import KafkaProducer
 
-from detectors.statistic import PaneStatistic
 from monitor.offline import make_baseline, replay
+from monitor.pane_state import PaneState
 from monitor.settings import KafkaSettings, Settings, StoreSettings
 from monitor.store.store import Store
 from monitor.store.values import PaneKey
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 def stored_state(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int]]:
     """Every pane's merged state and every tally: what must not depend on who counted, or in which order."""
-    panes: dict[PaneKey, list[PaneStatistic]] = {}
+    panes: dict[PaneKey, list[bytes]] = {}
     for extent in store.pane_extent():
         for pane in store.read_panes(
             extent.model,
@@ -43,8 +43,8 @@ def stored_state(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int
             until_us=None,
             baseline_id=extent.baseline_id,
         ):
-            panes.setdefault(pane.key, []).append(PaneStatistic.from_bytes(pane.state))
-    return {key: PaneStatistic.merged(parts).to_bytes() for key, parts in panes.items()}, store.read_tallies()
+            panes.setdefault(pane.key, []).append(pane.state)
+    return {key: PaneState.merged(parts).to_bytes() for key, parts in panes.items()}, store.read_tallies()
 
 
 def stream(now_us: int) -> list[bytes]:
