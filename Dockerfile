@@ -15,7 +15,7 @@ RUN if [ -n "$TORCH_INDEX_URL" ]; then \
       pip install -c constraints.txt torch torchvision; \
     fi
 COPY . .
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt ".[report]"
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/segwatch --create-home segwatch

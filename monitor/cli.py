@@ -58,8 +58,8 @@ def slice_option(function: Callable[..., Any]) -> Callable[..., Any]:
     def check(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
         if value is None:
             return ""
-        key, found, rest = value.partition("=")
-        if not (key and found and rest):
+        key, found, _ = value.partition("=")
+        if not (key and found):  # a record's slice may have an empty value
             raise click.BadParameter(f"expected KEY=VALUE, got {value!r}")
         return value
 
@@ -451,6 +451,29 @@ def drift(
         click.echo(drift_table(shown))
     else:
         click.echo("No records in this range.")
+
+
+@cli.command()
+@click.option("--model", required=True)
+@click.option("--version", help="Default: the one with a baseline and records in the window.")
+@click.option("--window", required=True, help="START, START/END, START/LENGTH, last or last-alarm.")
+@slice_option
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The HTML file to write.")
+@click.pass_obj
+def report(state: State, model: str, version: str | None, window: str, slice_key: str, out: Path) -> None:
+    """One window against its baseline, as Evidently's HTML report."""
+    from monitor.report import read_comparison
+    from monitor.report_html import report_html, write_page
+
+    settings = state.settings()
+    store = _open(settings, write=False)
+    try:
+        found = read_comparison(store, settings, model=model, version=version, slice_key=slice_key, window=window)
+    finally:
+        store.close()
+    write_page(out, lambda: report_html(found))
+    shown = found.scored.to_json()
+    click.echo(f"{out}: {shown['start']} to {shown['end']}, {shown['records']} records, {shown['status']}")
 
 
 @cli.group()
