@@ -22,6 +22,10 @@ MOST_SEQUENCES = 32
 """The same for windows of many sequences."""
 FEWEST_UNITS = 256
 """The baseline is not shrunk below this: its own uncertainty would no longer look normal."""
+EXACT_SEQUENCES = 6
+GROUPS = 4
+TABLED = 128
+"""Counts of a cell whose share of G is looked up; larger ones are rare, and calculated."""
 BLOCK = 16
 """Runs of at least four blocks are added block by block from running sums."""
 
@@ -54,9 +58,17 @@ class NullStatistics:
 def coarse(shape: WindowShape) -> WindowShape:
     """A nearby shape that stands for many, so that few laws need to be drawn and can be kept.
 
-    Single records are exact to 32, then in steps of at most 1/16, 1/8 for the records of a sequence.
+    Single records are exact to 32, then in steps of at most 1/16. Sequences are exact up to `EXACT_SEQUENCES`, but for
+    their records, which go in steps of at most 1/8; more of them are counted in such steps too, and stand in groups of
+    equal size, the mean of that part of the sorted sizes: what a law depends on is how many there are and how unequal.
     """
-    return WindowShape(_step(shape.independent, 4), tuple(sorted(_step(size, 3) for size in shape.sequences)))
+    sizes = sorted(shape.sequences)
+    if len(sizes) > EXACT_SEQUENCES:
+        kept = _step(len(sizes), 3)
+        groups = np.array_split(np.array(sizes), GROUPS)
+        many = [len(part) for part in np.array_split(np.arange(kept), GROUPS)]
+        sizes = [max(1, round(part.mean())) for part, count in zip(groups, many, strict=True) for _ in range(count)]
+    return WindowShape(_step(shape.independent, 4), tuple(sorted(_step(size, 3) for size in sizes)))
 
 
 def draw(baseline: BaselineStatistic, shape: WindowShape, replicates: int = REPLICATES) -> NullStatistics:
@@ -90,8 +102,10 @@ def draw(baseline: BaselineStatistic, shape: WindowShape, replicates: int = REPL
     sums, first_block = _running_sums(sample, cells)
     key = f"{baseline.digest} {singles} {ordered[kept].tolist()}".encode()
     seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+    width = sample.codes.shape[1] * cells
+    flat = sample.codes + np.arange(0, width, cells, dtype=np.uint16 if width < 1 << 16 else np.uint32)
     g, a = _simulate(
-        sample.codes,
+        flat,
         source_start,
         source_length,
         sums,
@@ -168,17 +182,16 @@ def _uniform(state: NDArray[np.uint64]) -> float:  # pragma: no cover
 
 @njit(cache=True, nogil=True)
 def _simulate(  # type: ignore[no-untyped-def]  # pragma: no cover
-    codes, source_start, source_length, sums, first_block, pools, sizes, units, baseline, skip_last, replicates, seed
+    flat, source_start, source_length, sums, first_block, pools, sizes, units, baseline, skip_last, replicates, seed
 ):
     dimensions, cells = baseline.shape
-    rows = len(codes)
+    rows = len(flat)
     singles, first, last, chunk_first = pools[0], pools[1], pools[2], pools[3]
     g = np.zeros((replicates, dimensions))
     a = np.zeros((replicates, dimensions))
-    counts = np.zeros(dimensions * cells, dtype=np.int64)
+    counts = np.zeros(dimensions * cells, dtype=np.int32)
     drawn = np.zeros(max(singles, len(sizes)), dtype=np.int64)
-    log_number = np.log(np.maximum(np.arange(singles + sizes.sum() + 8 * len(sizes) + 1), 1))
-    log_baseline = np.log(np.maximum(baseline, 1e-300))
+    shares = _shares_of_g(baseline)
     state = np.empty(1, dtype=np.uint64)
     state[0] = seed
     for replicate in range(replicates):
@@ -191,7 +204,7 @@ def _simulate(  # type: ignore[no-untyped-def]  # pragma: no cover
                 row = source_start[row] + int(_uniform(state) * source_length[row])
             drawn[i] = row
             for d in range(dimensions):
-                counts[d * cells + codes[row, d]] += 1
+                counts[flat[row, d]] += 1
         for j in range(len(sizes)):
             if _uniform(state) * (units[1] + j) < units[1]:
                 row = chunk_first + int(_uniform(state) * (rows - chunk_first))
@@ -199,43 +212,64 @@ def _simulate(  # type: ignore[no-untyped-def]  # pragma: no cover
                 row = drawn[int(_uniform(state) * j)]
                 row = source_start[row] + int(_uniform(state) * source_length[row])
             drawn[j] = row
-            _add_run(counts, codes, sums, source_start[row], source_length[row], first_block[row], row, sizes[j], cells)
+            _add_run(counts, flat, sums, source_start[row], source_length[row], first_block[row], row, sizes[j])
         for d in range(dimensions):
             g[replicate, d], a[replicate, d] = _statistics(
                 counts[d * cells : (d + 1) * cells],
                 baseline[d],
-                log_baseline[d],
-                log_number,
+                shares[d],
                 cells - 1 if skip_last[d] else cells,
             )
     return g, a
 
 
 @njit(cache=True, nogil=True)
-def _add_run(counts, codes, sums, start, length, block, row, size, cells):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _add_run(counts, flat, sums, start, length, block, row, size):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Add ``size`` consecutive rows of the sequence, from ``row`` on or from as late as leaves enough of them."""
     blocks = -(-length // BLOCK)
-    dimensions = codes.shape[1]
     whole = size // length
     if whole > 0:  # a sequence longer than the one drawn: that one as often as it takes
-        for k in range(dimensions * cells):
+        for k in range(len(counts)):
             counts[k] += whole * sums[block + blocks, k]
     size -= whole * length
     if size >= 4 * BLOCK:
         take = min((size + BLOCK // 2) // BLOCK, blocks)
         at = min((row - start) // BLOCK, blocks - take)
-        for k in range(dimensions * cells):
+        for k in range(len(counts)):
             counts[k] += sums[block + at + take, k] - sums[block + at, k]
     else:
         at = min(row, start + length - size)
         for r in range(at, at + size):
-            for d in range(dimensions):
-                counts[d * cells + codes[r, d]] += 1
+            for d in range(flat.shape[1]):
+                counts[flat[r, d]] += 1
 
 
 @njit(cache=True, nogil=True)
-def _statistics(window, baseline, log_baseline, log_number, cells):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """G and A of one dimension over its first ``cells`` cells: `detectors.divergence`, a logarithm a bin."""
+def _shares_of_g(baseline):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """What a cell with c of the window's records adds to half of G: (D, B + 1, TABLED). Logarithms are most of the
+    work otherwise."""
+    dimensions, cells = baseline.shape
+    shares = np.zeros((dimensions, cells, TABLED))
+    for d in range(dimensions):
+        for k in range(cells):
+            for c in range(TABLED):
+                shares[d, k, c] = _share_of_g(c, baseline[d, k])
+    return shares
+
+
+@njit(cache=True, nogil=True)
+def _share_of_g(c, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+    return _xlogx(c) + _xlogx(b) - _xlogx(c + b)
+
+
+@njit(cache=True, nogil=True)
+def _xlogx(x):  # type: ignore[no-untyped-def]  # pragma: no cover
+    return x * np.log(x) if x > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _statistics(window, baseline, shares, cells):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """G and A of one dimension over its first ``cells`` cells: `detectors.divergence`, with a table of logarithms."""
     n = 0
     m = 0.0
     for k in range(cells):
@@ -243,27 +277,18 @@ def _statistics(window, baseline, log_baseline, log_number, cells):  # type: ign
         m += baseline[k]
     if n == 0 or m == 0:
         return 0.0, 0.0
-    log_n = log_number[n]
-    log_m = np.log(m)
-    log_all = np.log(n + m)
-    total = 0.0
+    total = _xlogx(n + m) - _xlogx(n) - _xlogx(m)
+    for k in range(cells):
+        c = window[k]
+        total += shares[k, c] if c < TABLED else _share_of_g(c, baseline[k])
     below_n = 0
     below_m = 0.0
     ordered = 0.0
-    for k in range(cells):
-        c = window[k]
-        b = baseline[k]
-        if c > 0:
-            total += c * (log_number[c] - log_n) - (c + b) * (np.log(c + b) - log_all)
-            if b > 0:
-                total += b * (log_baseline[k] - log_m)
-        else:
-            total += b * (log_all - log_m)
-        below_n += c
-        below_m += b
+    for k in range(cells - 1):
+        below_n += window[k]
+        below_m += baseline[k]
         below = below_n + below_m
-        if k < cells - 1 and 0 < below < n + m:
-            share = below / (n + m)
-            gap = below_n / n - below_m / m
-            ordered += gap * gap / (share * (1 - share))
-    return 2 * total, ordered * n * m / (n + m)
+        if 0 < below < n + m:
+            gap = below_n * m - below_m * n
+            ordered += gap * gap / (below * (n + m - below))
+    return 2 * total, ordered * (n + m) / (n * m)
