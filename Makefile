@@ -6,6 +6,7 @@
 #   make install   .venv alone;  make venv makes it empty, to put a CPU build of torch there first
 #   make system    Debian's packages that the tests need (root or sudo without a password)
 #   make bench     figures against peers, measured side by side; JSON into bench-results/
+#   make bench-drift   drift detection against other libraries: hours; DRIFT_FLAGS=--quick takes minutes
 #   make clean     removes what the others made, but not .venv (make distclean does)
 #
 # PYTHON=python3.12          the interpreter that .venv is made with
@@ -16,6 +17,7 @@ PYTHON ?= python3
 VENV_FLAGS ?=
 TORCH_INDEX_URL ?=
 PYTEST_FLAGS ?=
+DRIFT_FLAGS ?= --write-docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +25,7 @@ STAMP := $(VENV)/.installed
 ROOMS := monitor detectors embeddings alerts dashboards
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install system demo lint test check bench clean distclean
+.PHONY: help venv install system demo lint test check bench bench-drift clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,6 +70,10 @@ check: lint
 
 bench: install
 	@set -e; for file in bench/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
+
+# Threads of its own would let one library look faster than another.
+bench-drift: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift $(DRIFT_FLAGS)
 
 clean:
 	rm -rf .segwatch bench-results build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

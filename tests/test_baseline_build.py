@@ -330,6 +330,7 @@ class TestMemory:
         # Pieces as small as the test's counts, so that nothing can hide below them.
         monkeypatch.setattr("detectors.baseline.READ_ROWS", 500)
         monkeypatch.setattr("monitor.baseline_build.SLICE_SAMPLE_ROWS", 500)
+        monkeypatch.setattr("detectors.clusters.SAMPLE_ROWS", 500)
         monkeypatch.setitem(BaselineStatistic.fit.__func__.__kwdefaults__, "sample_rows", 500)  # type: ignore[attr-defined]
         small, large = self.peak(1000), self.peak(8000)
         # What stays is a time, a key and a sequence; the values and the embedding, 27 and 16 numbers, would take more.
