@@ -329,9 +329,11 @@ class TestMemory:
     def test_it_hardly_grows_with_the_number_of_records(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Pieces as small as the test's counts, so that nothing can hide below them.
         monkeypatch.setattr("detectors.baseline.READ_ROWS", 500)
+        monkeypatch.setattr("monitor.baseline_build.READ_ROWS", 500)
         monkeypatch.setattr("monitor.baseline_build.SLICE_SAMPLE_ROWS", 500)
         monkeypatch.setattr("detectors.clusters.SAMPLE_ROWS", 500)
         monkeypatch.setitem(BaselineStatistic.fit.__func__.__kwdefaults__, "sample_rows", 500)  # type: ignore[attr-defined]
+        self.peak(100)  # what is imported or compiled at first use counts for none
         small, large = self.peak(1000), self.peak(8000)
         # What stays is a time, a key and a sequence; the values and the embedding, 27 and 16 numbers, would take more.
         assert (large - small) / 7000 < 250
