@@ -26,6 +26,8 @@ EXACT_SEQUENCES = 6
 GROUPS = 4
 TABLED = 128
 """Counts of a cell whose share of G is looked up; larger ones are rare, and calculated."""
+MOST_TABLED = 1025
+"""The same for windows of fewer records, and their shares of A: 30 MB for 200 columns, as long as the drawing takes."""
 BLOCK = 16
 """Runs of at least four blocks are added block by block from running sums."""
 
@@ -192,6 +194,8 @@ def _simulate(  # type: ignore[no-untyped-def]  # pragma: no cover
     counts = np.zeros(dimensions * cells, dtype=np.int32)
     drawn = np.zeros(max(singles, len(sizes)), dtype=np.int64)
     shares = _shares_of_g(baseline)
+    records = singles + sizes.sum()
+    kept = np.full((dimensions, cells, records + 1 if records < MOST_TABLED else 0), np.nan)
     state = np.empty(1, dtype=np.uint64)
     state[0] = seed
     for replicate in range(replicates):
@@ -218,6 +222,7 @@ def _simulate(  # type: ignore[no-untyped-def]  # pragma: no cover
                 counts[d * cells : (d + 1) * cells],
                 baseline[d],
                 shares[d],
+                kept[d],
                 cells - 1 if skip_last[d] else cells,
             )
     return g, a
@@ -268,8 +273,17 @@ def _xlogx(x):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _statistics(window, baseline, shares, cells):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """G and A of one dimension over its first ``cells`` cells: `detectors.divergence`, with a table of logarithms."""
+def _share_of_a(c, n, b, m):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """What a cut with c of the window's n records below it, and b of the baseline's m, adds to half of A."""
+    cells = _share_of_g(c, b) + _share_of_g(n - c, m - b)
+    return cells + _xlogx(n + m) - _xlogx(n) - _xlogx(m)
+
+
+@njit(cache=True, nogil=True)
+def _statistics(window, baseline, shares, kept, cells):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """G and A of one dimension over its first ``cells`` cells: `detectors.divergence`, with tables of logarithms.
+
+    ``shares`` is the dimension's `_shares_of_g`; ``kept`` (B, n + 1) fills with A's as they come up, from NaN."""
     n = 0
     m = 0.0
     for k in range(cells):
@@ -284,11 +298,14 @@ def _statistics(window, baseline, shares, cells):  # type: ignore[no-untyped-def
     below_n = 0
     below_m = 0.0
     ordered = 0.0
+    tabled = n < kept.shape[1]
     for k in range(cells - 1):
         below_n += window[k]
         below_m += baseline[k]
-        below = below_n + below_m
-        if 0 < below < n + m:
-            gap = below_n * m - below_m * n
-            ordered += gap * gap / (below * (n + m - below))
-    return 2 * total, ordered * (n + m) / (n * m)
+        share = kept[k, below_n] if tabled else np.nan
+        if np.isnan(share):
+            share = _share_of_a(below_n, n, below_m, m)
+            if tabled:
+                kept[k, below_n] = share
+        ordered += share
+    return 2 * total, 2 * ordered

@@ -22,7 +22,7 @@ from detectors.layout import SignalColumns
 from detectors.nulls import SignalLaw, laws, lowest_p_value, missing_p_value
 from detectors.permutation import MOST_EXCHANGES, exchange
 from detectors.resampling import WindowShape, coarse
-from detectors.statistic import PaneStatistic
+from detectors.statistic import Group, PaneStatistic
 from detectors.unevenness import Unevenness
 
 __all__ = ["BaselineStatistic", "DimensionScore", "SignalScore", "WindowScore", "score_window"]
@@ -35,6 +35,12 @@ FEWEST_BASELINE_SEQUENCES = 30
 """Baselines of fewer as well: drawn laws give 1.6 % at a nominal 1 % with 20 sequences, 6 % with 10."""
 MOST_EXCHANGED = 512
 """A window of more sequences is judged by a drawn law in any case, which small baselines make too generous."""
+DOUBTED = 0.01
+"""p-values from here on, and all that would alarm, have to stand when sequences are exchanged."""
+MOST_CONFIRMED = 2048
+"""The same, for windows of up to so many sequences."""
+QUICK_EXCHANGES, EXCHANGES = 500, 4000
+"""The few settle what is clear."""
 MOST_NEEDED = 1 << 20
 HIGHEST_ALPHA = 0.05
 """Where sequences support no lower rate than this, nothing alarms: one window in twenty would be noise, not news."""
@@ -135,9 +141,17 @@ def score_window(baseline: BaselineStatistic, window: PaneStatistic, alpha: floa
             share = max(alpha / len(columns), lowest) if status == "ok" else 0.0
             missing = [_missing(part, baseline, window, counts, shape) for part in columns]
             comparison, laws_of = _laws(baseline, window, shape, comparison, columns)
-            judged = zip(columns, laws_of, missing, strict=True)
             uneven = baseline.unevenness
-            scores = tuple(_judge(part, comparison, law, lost, share, lowest, uneven) for part, law, lost in judged)
+            p_values = [
+                part_law.p_value(comparison.g[part.start : part.stop], comparison.a[part.start : part.stop])
+                for part, part_law in zip(columns, laws_of, strict=True)
+            ]
+            if not _exchanges(len(baseline.sample.lengths), shape):
+                p_values = _confirmed(baseline, window, columns, p_values, share)
+            judged = zip(columns, laws_of, p_values, missing, strict=True)
+            scores = tuple(
+                _judge(part, comparison, law, p, lost, share, lowest, uneven) for part, law, p, lost in judged
+            )
             attribution, dimensions = _attribution(baseline, counts, columns, comparison, laws_of, scores)
         else:
             scores = tuple(_unjudged(part, comparison, baseline.unevenness) for part in columns)
@@ -247,6 +261,56 @@ def _laws(
     return replace(comparison, g=exchanged.g[0], a=exchanged.a[0]), exact
 
 
+def _confirmed(
+    baseline: BaselineStatistic,
+    window: PaneStatistic,
+    columns: Sequence[SignalColumns],
+    p_values: Sequence[float],
+    share: float,
+) -> list[float]:
+    """Low p-values have to stand when the window's sequences are exchanged with the baseline's, too.
+
+    No window drawn from the baseline holds what the baseline has not seen, so that a single sequence in a cell that
+    was empty, which every tenth window may have, looks impossible to the drawn law. Records without a sequence are so
+    many that cells hardly stay empty.
+    """
+    confirmed = list(p_values)
+    doubted = [index for index, p_value in enumerate(p_values) if p_value <= max(share, DOUBTED)]
+    if not doubted or not 1 <= window.sequences <= MOST_CONFIRMED or not len(baseline.sample.lengths):
+        return confirmed
+    groups = list(window.groups())
+    alone = _independent(baseline, groups, columns)
+    sequences = [group.counts for group in groups if group.sequence]
+    for index in doubted:
+        part, other = columns[index], alone[index]
+        span = slice(part.start, part.stop)
+        p_value = 1.0
+        for most in (QUICK_EXCHANGES, EXCHANGES):
+            exchanged = exchange(baseline, sequences, span, most)
+            law = SignalLaw.exact(exchanged, 0, part.stop - part.start, counted=False)
+            p_value = law.p_value(exchanged.g[0], exchanged.a[0])
+            if not share / 100 < p_value < 10 * share:
+                break
+        # Either kind of record may carry what has changed.
+        confirmed[index] = max(p_values[index], p_value if other is None else min(1.0, 2 * min(other, p_value)))
+    return confirmed
+
+
+def _independent(
+    baseline: BaselineStatistic, groups: Sequence[Group], columns: Sequence[SignalColumns]
+) -> list[float | None]:
+    """p-value of each signal over the records without a sequence alone; None where they are too few."""
+    single = [group for group in groups if not group.sequence and group.records >= FEWEST_RECORDS]
+    if not single:
+        return [None] * len(columns)
+    comparison = _Comparison.of(single[0].counts, baseline, 1.0)
+    signal_laws = laws(baseline, coarse(WindowShape(single[0].records, ())))
+    return [
+        law.p_value(comparison.g[part.start : part.stop], comparison.a[part.start : part.stop])
+        for part, law in zip(columns, signal_laws, strict=True)
+    ]
+
+
 def _attribution(
     baseline: BaselineStatistic,
     counts: NDArray[np.int64],
@@ -278,6 +342,7 @@ def _judge(
     part: SignalColumns,
     comparison: _Comparison,
     law: SignalLaw,
+    p_value: float,
     missing: float | None,
     share: float,
     floor: float,
@@ -285,7 +350,6 @@ def _judge(
 ) -> SignalScore:
     span = slice(part.start, part.stop)
     g, a, js = comparison.g[span], comparison.a[span], comparison.js[span]
-    p_value = law.p_value(g, a)
     if missing is not None:
         p_value = min(1.0, 2 * min(p_value, missing))
     p_value = max(p_value, floor)

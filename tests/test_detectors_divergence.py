@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,14 +52,24 @@ def test_g_is_scipys_likelihood_ratio(pair: np.ndarray) -> None:
     assert g_statistic(*pair) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_a_is_the_anderson_darling_statistic_when_every_bin_holds_one_record() -> None:
+def test_a_is_the_sum_of_scipys_likelihood_ratios_over_all_cuts() -> None:
     rng = np.random.default_rng(0)
-    owner = rng.permutation(np.repeat([0, 1], [30, 70]))
-    # Scholz and Stephens (1987), equation 6, over N = 100 distinct values.
-    below = np.cumsum(owner == 0)[:-1]
-    j = np.arange(1, 100)
-    by_hand = sum(((100 * m - j * n) ** 2 / (j * (100 - j))).sum() / n for m, n in ((below, 30), (j - below, 70)))
-    assert cumulative_statistic(owner == 0, owner == 1) == pytest.approx(by_hand, rel=1e-9)
+    window, baseline = rng.multinomial(60, np.ones(9) / 9), rng.multinomial(900, np.ones(9) / 9)
+    by_hand = sum(
+        chi2_contingency(
+            [[window[:cut].sum(), window[cut:].sum()], [baseline[:cut].sum(), baseline[cut:].sum()]],
+            correction=False,
+            lambda_="log-likelihood",
+        ).statistic
+        for cut in range(1, 9)
+    )
+    assert cumulative_statistic(window, baseline) == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_three_records_beyond_a_cut_that_expects_hardly_any_are_rare_and_not_impossible() -> None:
+    # Without drift any three of 10,100 records lie there with 100 / 10,100 each.
+    evidence = float(cumulative_statistic([97, 3], [10_000, 0])) / 2
+    assert math.exp(-evidence) == pytest.approx((100 / 10_100) ** 3, rel=0.2)
 
 
 @given(PAIRS)
