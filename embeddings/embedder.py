@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embeddings.allocator import give_back
 from embeddings.backbones import BackboneError, BackboneSpec, build_backbone
 from embeddings.engines import CpuEngine, CudaEngine, Dtype, Engine
 
@@ -58,6 +59,8 @@ class Embedder:
         self._threads = threads
         self._change = threading.Lock()
         self._engine = self._start(device)
+        # What capturing the network and trying both dtypes took, some 300 MB, is needed by nothing that comes.
+        give_back()
         self.dimensions = int(self._run(np.zeros((1, spec.input_size, spec.input_size, 3), np.uint8)).shape[1])
 
     @property

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from embeddings.allocator import keep_freed_memory
+from embeddings.allocator import keep_freed_memory, share_heaps
 from embeddings.backbones import Backbone, BackboneError
 from embeddings.fusion import fuse
 
@@ -53,6 +53,7 @@ class CpuEngine:
     """Batches on a pool of threads, one thread a batch, through the fused network."""
 
     def __init__(self, backbone: Backbone, input_size: int, batch_size: int, dtype: Dtype, threads: int) -> None:
+        share_heaps(usable_cores())
         keep_freed_memory()
         self.dtype: Dtype = dtype
         self._batch_size = batch_size

@@ -61,6 +61,8 @@ class Embedders:
                 batch_size=settings.batch_size,
                 threads=settings.threads,
             )
+            # What was chosen is also what baselines built with it name: a second one would take as much memory again.
+            self._made.setdefault((spec.identity, embedder.dtype), embedder)
         return embedder
 
     def of_baseline(self, ref: BackboneRef) -> Embedder:

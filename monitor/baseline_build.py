@@ -39,7 +39,7 @@ from monitor.classes import Classes
 from monitor.contributions import slices_of
 from monitor.embedding_plan import GIVEN, EmbeddingPlan
 from monitor.errors import BadRecord, BaselineError
-from monitor.extract import Extractor, Prepared, features_of, instances_in, sizes_of
+from monitor.extract import Extractor, Prepared, features_of, images_at_once, instances_in, sizes_of
 from monitor.mask_shapes import shapes_of
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.settings import Settings
@@ -251,8 +251,15 @@ class _FirstPass:
         limits = Limits.from_settings(self._settings)
         with closing(source), ThreadPoolExecutor(self._settings.embedding.decode_threads) as pool:
             while not source.exhausted:
-                records = source.poll(0.0, CHUNK).records
+                records = source.poll(0.0, self._at_once()).records
                 self._take(list(zip(records, decode_chunk(records, limits, self._now_us), strict=True)), pool)
+
+    def _at_once(self) -> int:
+        """Records of the next poll: of images no more than memory should hold, and few until the first has come."""
+        embedding = self._settings.embedding
+        if self.plan is not None and self.plan.given:
+            return CHUNK
+        return images_at_once(embedding.input_size, embedding.batch_size, CHUNK)
 
     def _take(
         self, chunk: Sequence[tuple[RawRecord, Prediction | Label | BadRecord]], pool: ThreadPoolExecutor

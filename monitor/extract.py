@@ -28,6 +28,20 @@ UNUSED_SIZE = 64
 """Side to which images are prepared that no backbone will see: what counts is whether they can be decoded."""
 
 
+IMAGE_BYTES = 8 << 20
+"""Prepared images of one chunk. Of ingest's chunks some five are under way at a time, and each stacks its images once
+more for the backbone."""
+
+
+def images_at_once(side: int, batch: int, most: int) -> int:
+    """Records of a chunk whose images of ``side`` pixels fit IMAGE_BYTES: whole batches, one at least; or ``most``.
+
+    >>> images_at_once(224, 8, 1024), images_at_once(1024, 8, 1024), images_at_once(64, 8, 256)
+    (48, 8, 256)
+    """
+    return min(most, max(1, IMAGE_BYTES // (3 * side * side * batch)) * batch)
+
+
 class Prepared(NamedTuple):
     """A record ready for a batch: an image or an embedding (neither once embedded), and what the signals look at.
 

@@ -25,12 +25,14 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from embeddings.allocator import share_heaps
+from embeddings.engines import usable_cores
 from monitor.baseline_book import BaselineBook, Embedders, Route
 from monitor.codes import codes_of
 from monitor.contributions import Counted, pane_deltas, tally_counted, tally_outcome
 from monitor.dead_letters import dead_letter
 from monitor.errors import BadRecord, PartitionLost, StoreError
-from monitor.extract import UNUSED_SIZE, Prepared, instances_in
+from monitor.extract import UNUSED_SIZE, Prepared, images_at_once, instances_in
 from monitor.records import Label, Limits, Model, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord, Source
@@ -48,8 +50,6 @@ T = TypeVar("T")
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 PATIENCE_S = 1.0
 """How long a chunk waits for a place in the queue before the source is paused."""
-IMAGE_BYTES = 24 << 20
-"""Prepared images of one chunk; some five chunks are under way at a time."""
 FIRST_POLL = 64
 NOTHING = Prepared(None, None, None, (), None, None)
 """What a failed inference leaves: no instances."""
@@ -113,6 +113,7 @@ class Ingest:
         on_bad: OnBad | None = None,
         slice_key: str = "",
     ) -> None:
+        share_heaps(usable_cores())  # before the stages' threads start
         self._store = store
         self._settings = settings
         self._wall_us = wall_us
@@ -227,9 +228,7 @@ class Ingest:
         if not plans:
             return self._settings.ingest.chunk_records
         size = max([plan.input_size if plan and plan.input_size else UNUSED_SIZE for plan in plans])
-        batch = self._settings.embedding.batch_size
-        batches = max(1, IMAGE_BYTES // (3 * size * size * batch))
-        return min(self._settings.ingest.chunk_records, batches * batch)
+        return images_at_once(size, self._settings.embedding.batch_size, self._settings.ingest.chunk_records)
 
     def _hand_over(self, source: Source, chunk: Chunk) -> None:
         # Most chunks wait a little here; a pause would throw away what is just being fetched.

@@ -325,6 +325,28 @@ class TestMemory:
         finally:
             tracemalloc.stop()
 
+    def test_images_of_one_piece_are_as_many_as_memory_should_hold(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        class Watched(MemorySource):
+            def poll(self, timeout_s: float, max_records: int) -> Any:
+                asked.append(max_records)
+                return super().poll(timeout_s, max_records)
+
+        settings = settings_of(Path("unused"))
+        batch, side = settings.embedding.batch_size, settings.embedding.input_size
+        monkeypatch.setattr("monitor.extract.IMAGE_BYTES", 2 * batch * 3 * side * side)
+        for values, most in ((yard(5 * batch), {2 * batch}), (street(5 * batch), {2 * batch, 256})):
+            source = Watched()
+            for value in values:
+                source.append(partition(), value)
+            model = msgspec.json.decode(values[0])["model"]["name"]
+            build_baseline(
+                source, settings, lambda: spec_of(settings), embedders().of, model=model, version="1", now_us=NOW_US
+            )
+            assert set(asked) == most
+            asked.clear()
+
     @pytest.mark.slow
     def test_it_hardly_grows_with_the_number_of_records(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Pieces as small as the test's counts, so that nothing can hide below them.
