@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from detectors.baseline import BaselineStatistic
 from detectors.betting import (
     bet,
     code_p_values,
@@ -21,6 +22,7 @@ from detectors.betting import (
     tie_breaker,
     urn_p_values,
 )
+from detectors.divergence import jensen_shannon
 from detectors.statistic import PaneStatistic
 from detectors.units import SCALE, BaselineUnits
 from detectors.wire import Reader, Writer
@@ -423,6 +425,21 @@ class SequentialDetector:
         bets = [table.round(9).tolist() for table in (RECORD_BETS, UNIT_BETS, ENERGY_BETS)]
         what = f"{self.units.baseline.digest} {shapes} {bets} {BLOCK_SIZES}"
         return hashlib.blake2b(what.encode(), digest_size=16).digest()
+
+
+def exceeds_blocks(baseline: BaselineStatistic, counts: NDArray[np.int64]) -> bool:
+    """Whether records with these counts (D, B + 1) are further from the baseline than its own blocks are.
+
+    The window's condition of size: in any signal, the js of one column or of all together. The sequential test asks
+    only whether anything differs at all.
+    """
+    js, uneven = np.nan_to_num(jensen_shannon(counts, baseline.counts)), baseline.unevenness
+    spans = [(part.start, part.stop) for part in baseline.watched]
+    return any(
+        float(js[start:stop].max()) > uneven.largest(start, stop)
+        or float(js[start:stop].sum()) > uneven.total(start, stop)
+        for start, stop in spans
+    )
 
 
 _SHUFFLE = np.uint64(0x5DEECE66D)

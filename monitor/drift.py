@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import msgspec
 
 from detectors.attribution import slice_shares
 from detectors.baseline import BaselineStatistic
@@ -13,6 +15,7 @@ from detectors.exemplars import typical
 from detectors.harm import Harm, harm_of
 from detectors.score import WindowScore, score_window
 from detectors.statistic import PaneStatistic
+from monitor import early
 from monitor.baseline import Baseline
 from monitor.errors import BaselineError
 from monitor.pane_state import PaneState
@@ -45,6 +48,8 @@ class ScoredWindow:
     """Of the records kept at random those most typical of an alarm: input and evidence in nats, the largest first."""
     unknown_slice: bool = False
     """The baseline has no records of this slice: it is counted, never scored against others by accident."""
+    early: Mapping[str, Any] | None = None
+    """The first alarm of the sequential test in the window's time, over all records."""
 
     def to_json(self) -> dict[str, Any]:
         """As in the contract, under ``windows`` of ``segwatch drift --json``."""
@@ -89,6 +94,7 @@ class ScoredWindow:
                 for column in (score.dimensions if score else ())
             ],
             "slices": [{"slice": name, "share": share} for name, share in self.slices],
+            "early": self.early,
             "samples": [{"input_id": identity, "evidence_nats": evidence} for identity, evidence in self.samples],
         }
 
@@ -104,12 +110,14 @@ def alpha_per_window(
 ) -> float:
     """A window's share of the budget of false alarms.
 
-    The budget of 30 days is split evenly over the configured lengths, and within a length over its windows:
-    with 1 alarm in 30 days and lengths 1 h and 24 h, an hourly window gets 1 / 2 / 720. Where the baseline knows
-    ``slices``, all records take half of that, and the slices share the other half.
+    What the sequential test leaves of the budget of 30 days (`monitor.early.SHARE`) is split evenly over the configured
+    lengths, and within a length over its windows: with 1 alarm in 30 days and lengths 1 h and 24 h, an hourly window
+    gets 0.8 / 2 / 720. Where the baseline knows ``slices``, all records take half of that, and the slices share the
+    other half.
     """
     windows_in_30_days = 30 * DAY_US / length_us
-    share = min(0.5, drift.false_alarms_per_30_days / len(windows.lengths_seconds) / windows_in_30_days)
+    budget = drift.false_alarms_per_30_days * (1 - early.SHARE)
+    share = min(0.5, budget / len(windows.lengths_seconds) / windows_in_30_days)
     if not slices:
         return share
     return share / 2 / slices if slice_key else share / 2
@@ -190,6 +198,17 @@ def with_slices(scored: ScoredWindow, store: Store, baseline: Baseline | None) -
     return replace(scored, slices=tuple(shares))
 
 
+def with_early(scored: ScoredWindow, store: Store) -> ScoredWindow:
+    """The same verdict, with the first early alarm in the window's time."""
+    if scored.slice or not scored.baseline_id:
+        return scored
+    window = scored.window
+    found = store.early_alarms(
+        scored.model, scored.version, scored.baseline_id, after_us=window.start_us, until_us=window.end_us
+    )
+    return replace(scored, early=msgspec.json.decode(found[0].payload)) if found else scored
+
+
 def drift_windows(
     store: Store,
     settings: WindowSettings,
@@ -234,7 +253,7 @@ def drift_windows(
                 share = alpha_per_window(window.length_us, drift, settings, slice_key, known_slices)
             scored = score_panes(members, window, baseline, share)
             if scored is not None:
-                result.append(with_slices(scored, store, baseline))
+                result.append(with_early(with_slices(scored, store, baseline), store))
     return result
 
 

@@ -10,12 +10,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
 
 from alerts.actions import Action, drift_alert
-from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes, with_slices
+from detectors.baseline import BaselineStatistic
+from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes, with_early, with_slices
+from monitor.early import EarlyDetection
 from monitor.errors import NotLeader, StoreError
 from monitor.pane_state import PaneState
 from monitor.settings import Settings, WebSettings
@@ -49,6 +52,10 @@ class Evaluator:
         self._settings = settings
         self._wall_us = wall_us
         self._baselines = Baselines(store)
+        self._pane_us = settings.windows.pane_seconds * SECOND_US
+        stands_us = settings.windows.lengths_seconds[0] * SECOND_US
+        self._early = EarlyDetection(store, settings.drift, self._pane_us, stands_us)
+        self._fed_until_us: int | None = None
         self._leader: Leader | None = None
         self._expired_at = float("-inf")
         self._on_score = on_score
@@ -122,6 +129,9 @@ class Evaluator:
                 pass
         if watermark_us is None:
             return 0
+        with span("early detection"):
+            while self._feed(leader, watermark_us) and watermark_us == END_OF_TIME_US:
+                pass
         scored = 0
         while due := leader.due(watermark_us):
             for window in due:
@@ -129,6 +139,27 @@ class Evaluator:
                     self._score(leader, window)
             scored += len(due)
         return scored
+
+    def _feed(self, leader: Leader, watermark_us: int) -> bool:
+        """Feed sequential tests the next of the panes that are closed; whether there may be more.
+
+        A portion at a time, so that a history that is there already holds no window up.
+        """
+        until_us = watermark_us - watermark_us % self._pane_us
+        if until_us == self._fed_until_us and watermark_us != END_OF_TIME_US:
+            return False
+        more = False
+        active = self._store.active_baselines()
+        for (model, version), entry in active.items():
+            identity = entry.meta.id
+            load = partial(self._statistic, identity)
+            more |= self._early.feed(leader, model, version, identity, load, until_us)
+        self._early.keep({entry.meta.id for entry in active.values()})
+        self._fed_until_us = None if more else until_us
+        return more
+
+    def _statistic(self, baseline_id: str) -> BaselineStatistic:
+        return self._baselines.of(baseline_id).statistic
 
     def _score(self, leader: Leader, due: DueWindow) -> None:
         window = Window(due.start_us, due.end_us)
@@ -146,7 +177,7 @@ class Evaluator:
         scored = score_panes(panes, window, baseline, alpha)
         if scored is None:  # retention took the panes
             scored = ScoredWindow(due.model, due.version, due.slice, window, due.baseline_id, 0, 0, None)
-        scored = with_slices(scored, self._store, baseline)
+        scored = with_early(with_slices(scored, self._store, baseline), self._store)
         row = ScoreRow(
             records=scored.records,
             alarm=scored.score.alarm if scored.score else None,

@@ -20,6 +20,7 @@ from typing import Final
 from monitor import tallies
 from monitor.exposition import Distribution, Family, Series
 from monitor.records.reasons import REASONS
+from monitor.store.values import EarlyReading
 from monitor.tallies import TallyKey
 from monitor.version import __version__
 
@@ -105,6 +106,30 @@ P_VALUE = Family(
     "segwatch_drift_p_value", "gauge", "Calibrated p-value of the last closed window against the baseline.", SIGNAL
 )
 ALARM = Family("segwatch_drift_alarm", "gauge", "1 while the last closed window is alarmed, 0 while not.", SIGNAL)
+EVIDENCE = Family(
+    "segwatch_drift_evidence_records",
+    "gauge",
+    "Evidence of the sequential test since its last restart.",
+    VERSION,
+    "records",
+)
+RUN_LENGTH = Family(
+    "segwatch_drift_run_length_records",
+    "gauge",
+    "Records in which the sequential test may raise one false alarm: it alarms when its evidence gets there.",
+    VERSION,
+    "records",
+)
+EARLY_ALARM = Family(
+    "segwatch_drift_early_alarm", "gauge", "1 while the sequential test's last alarm stands, 0 while not.", VERSION
+)
+LAST_EARLY_ALARM = Family(
+    "segwatch_last_early_alarm_timestamp_seconds",
+    "gauge",
+    "Event time of the sequential test's last alarm.",
+    VERSION,
+    "seconds",
+)
 CONFIDENCE = Family(
     "segwatch_confidence_ratio",
     "histogram",
@@ -138,6 +163,10 @@ FAMILIES: Final = (
     KL,
     P_VALUE,
     ALARM,
+    EVIDENCE,
+    RUN_LENGTH,
+    EARLY_ALARM,
+    LAST_EARLY_ALARM,
     CONFIDENCE,
 )
 
@@ -198,6 +227,8 @@ class Totals:
     baselines: Sequence[BaselineFact] = ()
     omitted_slices: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By (model, version): slices with a window that ``drift`` does not have."""
+    early: Mapping[tuple[str, str], EarlyReading] = field(default_factory=dict)
+    """By (model, version): the sequential test against the active baseline."""
 
 
 class _Budget:
@@ -335,6 +366,13 @@ def _add_model(budget: _Budget, model: str, version: str, numbers: _Numbers, tot
     created_us = [b.created_us for b in totals.baselines if (b.model, b.version) == labels]
     if created_us:
         budget.add(BASELINE_CREATED, labels, max(created_us) / 1e6)
+    early = totals.early.get(labels)
+    if early is not None:
+        budget.add(EVIDENCE, labels, early.evidence)
+        budget.add(RUN_LENGTH, labels, early.run_length)
+        budget.add(EARLY_ALARM, labels, int(early.alarm))
+        if early.alarm_at_us is not None:
+            budget.add(LAST_EARLY_ALARM, labels, early.alarm_at_us / 1e6)
 
 
 def _add_drift(budget: _Budget, reading: DriftReading) -> None:

@@ -121,7 +121,7 @@ class DriftSettings(Section, frozen=True):
     """How often a drift alarm may be false."""
 
     false_alarms_per_30_days: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
-    """Per model, over all signals and windows together."""
+    """Per model, over all signals, windows and early detection together."""
     bins: Annotated[int, msgspec.Meta(ge=4, le=64)] = 16
 
 

@@ -40,6 +40,7 @@ def snapshot(
     """
     tallies = store.read_tallies(pause)
     scores = store.latest_scores(length_us=length_us, slices=max_slices)
+    active = store.active_baselines()
     return Totals(
         taken_us=now_us,
         tallies=tallies,
@@ -50,9 +51,14 @@ def snapshot(
         omitted_slices=_omitted_slices(store.slice_counts(length_us), scores),
         lags=_lags(store.partition_progress(), now_us),
         baselines=[
-            BaselineFact(model, version, active.meta.created_us, _classes(active.meta.meta.get("classes")))
-            for (model, version), active in store.active_baselines().items()
+            BaselineFact(model, version, entry.meta.created_us, _classes(entry.meta.meta.get("classes")))
+            for (model, version), entry in active.items()
         ],
+        early={
+            (one.model, one.version): one
+            for one in store.early_readings()
+            if (entry := active.get((one.model, one.version))) is not None and entry.meta.id == one.baseline_id
+        },
     )
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from monitor.store.store import Store
+from monitor.store.values import EarlyReading
 from monitor.tallies import RECORDS
 from monitor.windows import to_text
 
@@ -31,9 +32,11 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
     windows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for score in store.latest_scores():
         windows.setdefault((score.model, score.version), []).append(json.loads(score.payload))
+    tests = {(one.model, one.version, one.baseline_id): one for one in store.early_readings()}
     models = []
     for model, version in sorted((set(outcomes) | set(active) | set(windows)) - {("", "")}):
         entry = active.get((model, version))
+        test = tests.get((model, version, entry.meta.id)) if entry else None
         models.append(
             {
                 "model": model,
@@ -42,6 +45,7 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
                 "baseline_created": to_text(entry.meta.created_us) if entry else None,
                 "records": outcomes.get((model, version), {}),
                 "windows": sorted(windows.get((model, version), []), key=lambda w: (w["slice"] or "", w["start"])),
+                "early": _early(test) if test else None,
                 "quality": [],
                 "budgets": [],
                 "open_actions": [],
@@ -53,4 +57,15 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
         "partitions": partitions,
         "lag_records": sum(partition["lag_records"] for partition in partitions),
         "outbox_pending": store.outbox_pending(),
+    }
+
+
+def _early(test: EarlyReading) -> dict[str, Any]:
+    return {
+        "until": to_text(test.fed_until_us),
+        "records": test.records,
+        "evidence": test.evidence,
+        "run_length": test.run_length,
+        "alarm": test.alarm,
+        "last_alarm": json.loads(test.last_alarm) if test.last_alarm else None,
     }

@@ -100,6 +100,29 @@ class Share:
 
 
 @dataclass(frozen=True)
+class EarlyAlarm:
+    """An alarm of the sequential test; ``evidence`` and ``run_length`` in records."""
+
+    at: str
+    records: int
+    evidence: float
+    run_length: float
+    attribution: list[Share]
+
+
+@dataclass(frozen=True)
+class Early:
+    """The sequential test of a model version: it alarms when its evidence reaches the run length."""
+
+    until: str
+    records: int
+    evidence: float
+    run_length: float
+    alarm: bool
+    last_alarm: EarlyAlarm | None
+
+
+@dataclass(frozen=True)
 class Window:
     """A scored window."""
 
@@ -116,6 +139,7 @@ class Window:
     supported_alpha: float | None
     scores: list[Score]
     attribution: list[Share]
+    early: EarlyAlarm | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,7 @@ class Model:
     baseline_created: str | None
     records: dict[str, int]
     windows: list[Window]
+    early: Early | None
 
 
 @dataclass(frozen=True)

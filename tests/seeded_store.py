@@ -6,7 +6,7 @@ import msgspec
 
 from monitor.sources.protocol import Partition
 from monitor.store.store import Store
-from monitor.store.values import Advance, PaneDelta, PaneKey, ScoreRow
+from monitor.store.values import Advance, EarlyAlarm, EarlyState, PaneDelta, PaneKey, ScoreRow
 from monitor.tallies import (
     CONFIDENCE_BUCKET,
     CONFIDENCE_SUM_MICRO,
@@ -73,6 +73,20 @@ def seed(store: Store) -> None:
             alarm = window.start_us == NOW_US - HOUR_US
             payload = verdict(window.slice or None, window.start_us, baseline, alarm)
             leader.record_score(window, ScoreRow(5, alarm, msgspec.json.encode(payload), NOW_US))
+        at_us = NOW_US - 300 * SECOND_US
+        test = EarlyState("street", "3", baseline, NOW_US, 7, 12.5, 43_200.0, True, at_us, b"state")
+        leader.record_early(test, [EarlyAlarm(at_us, msgspec.json.encode(early_alarm(at_us)))])
+
+
+def early_alarm(at_us: int) -> dict[str, object]:
+    """An alarm of the sequential test, as it is stored."""
+    return {
+        "at": to_text(at_us),
+        "records": 6,
+        "evidence": 50_000.0,
+        "run_length": 43_200.0,
+        "attribution": [{"signal": "embedding", "share": 1.0}],
+    }
 
 
 def verdict(slice_key: str | None, start_us: int, baseline: str, alarm: bool) -> dict[str, object]:

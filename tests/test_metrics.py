@@ -36,7 +36,7 @@ from monitor.scrape import MetricsPage
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
 from monitor.store.store import Store
-from monitor.store.values import DueWindow, ScoreRow
+from monitor.store.values import DueWindow, EarlyReading, EarlyState, ScoreRow
 from monitor.tallies import OUTCOMES, RECORDS, TallyKey, bucket_of
 from tests.real.component import unavailable
 from tests.seeded_store import HOSTILE, HOUR_US, NOW_US, seed
@@ -96,6 +96,33 @@ def test_the_newest_window_is_the_one_that_is_exported(totals: Totals) -> None:
     window = (("model", "street"), ("slice", ""), ("version", "3"))
     assert found["segwatch_last_drift_window_timestamp_seconds", window] == NOW_US / 1e6
     assert found["segwatch_drift_window_records", window] == 5
+
+
+def test_the_sequential_test_is_exported_for_the_active_baseline(tmp_path: Path) -> None:
+    with Store.open(Settings(data_dir=str(tmp_path)), write=True, clock=lambda: NOW_US) as store:
+        seed(store)
+        leader = store.try_lead()
+        assert leader is not None
+        with leader:
+            of_another = EarlyState("street", "3", "zzz", NOW_US, 9, 1.0, 1.0, False, None, b"")
+            leader.record_early(of_another)
+            leader.record_early(replace(of_another, version="4"))
+        found = samples(page_of(snapshot(store, HOUR_US, NOW_US, 200)))
+    street = (("model", "street"), ("version", "3"))
+    assert found["segwatch_drift_evidence_records", street] == 12.5
+    assert found["segwatch_drift_run_length_records", street] == 43_200
+    assert found["segwatch_drift_early_alarm", street] == 1
+    assert found["segwatch_last_early_alarm_timestamp_seconds", street] == NOW_US / 1e6 - 300
+    early = ("evidence", "run_length", "early")
+    assert not any(part in name for name, labels in found if dict(labels).get("version") == "4" for part in early)
+
+
+def test_a_test_that_never_alarmed_shows_0_and_no_time(totals: Totals) -> None:
+    (reading,) = totals.early.values()
+    quiet = replace(reading, alarm=False, alarm_at_us=None, last_alarm=None)
+    found = samples(page_of(replace(totals, early={("street", "3"): quiet})))
+    assert found["segwatch_drift_early_alarm", (("model", "street"), ("version", "3"))] == 0
+    assert not any(name == "segwatch_last_early_alarm_timestamp_seconds" for name, _ in found)
 
 
 def test_a_signal_without_a_verdict_shows_no_alarm_series_rather_than_a_green_one(totals: Totals) -> None:
@@ -226,9 +253,10 @@ def test_a_model_version_costs_what_the_docs_say() -> None:
         [DriftReading("m", "1", name, NOW_US, 10, signals) for name in slices],
         (),
         [BaselineFact("m", "1", NOW_US, classes)],
+        early={("m", "1"): EarlyReading("m", "1", "b", NOW_US, 9, 1.0, 9.0, True, NOW_US, b"{}")},
     )
     omitted = 2  # a model's: versions and slices
-    assert len(samples(page_of(totals))) == empty + omitted + 1201
+    assert len(samples(page_of(totals))) == empty + omitted + 1205
     assert empty == pytest.approx(40, abs=2)
 
 

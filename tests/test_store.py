@@ -28,6 +28,9 @@ from monitor.store.tables import sample
 from monitor.store.values import (
     Advance,
     DueWindow,
+    EarlyAlarm,
+    EarlyReading,
+    EarlyState,
     OutboxMessage,
     PaneDelta,
     PaneKey,
@@ -602,6 +605,68 @@ class TestWindows:
             leader.record_score(window, ScoreRow(3, True, b"", scored_at))
         (latest,) = store.latest_scores()
         assert latest.baseline_id == "b1"
+
+
+def early_state(version: str = "3", baseline_id: str = "b1", **others: Any) -> EarlyState:
+    blank = EarlyState("street", version, baseline_id, PANE, 20, 1.5, 1e6, False, None, b"\x00state")
+    return replace(blank, **others)
+
+
+class TestEarly:
+    def test_a_state_is_replaced_with_its_alarms_and_kept_apart_by_version_and_baseline(
+        self, store: Store, leader: Leader
+    ) -> None:
+        assert leader.early_state("street", "3", "b1") is None
+        leader.record_early(early_state())
+        leader.record_early(early_state(version="4"))
+        leader.record_early(early_state(baseline_id="b2", records=9))
+        assert leader.early_state("street", "3", "b1") == early_state()
+        later = early_state(
+            fed_until_us=2 * PANE, records=40, evidence=1e300, alarm=True, alarm_at_us=2 * PANE, state=b"later"
+        )
+        leader.record_early(later, [EarlyAlarm(PANE, b"first"), EarlyAlarm(2 * PANE, b"second")])
+        assert leader.early_state("street", "3", "b1") == later
+        first, second, third = store.early_readings()
+        assert first == EarlyReading("street", "3", "b1", 2 * PANE, 40, 1e300, 1e6, True, 2 * PANE, b"second")
+        assert (second.baseline_id, second.records, second.last_alarm) == ("b2", 9, None)
+        assert third.version == "4"
+
+    def test_alarms_are_read_by_their_time(self, store: Store, leader: Leader) -> None:
+        alarms = [EarlyAlarm(number * PANE, b"%d" % number) for number in range(1, 5)]
+        leader.record_early(early_state(), alarms)
+        leader.record_early(early_state(), [EarlyAlarm(PANE, b"again"), EarlyAlarm(PANE, b"and again")])
+        leader.record_early(early_state(baseline_id="b2"), [EarlyAlarm(2 * PANE, b"other")])
+        assert store.early_alarms("street", "3", "b1", after_us=0, until_us=9 * PANE) == alarms
+        assert store.early_alarms("street", "3", "b1", after_us=PANE, until_us=3 * PANE) == alarms[1:3]
+        assert store.early_alarms("street", "4", "b1", after_us=0, until_us=9 * PANE) == []
+
+    def test_panes_to_feed_are_the_folded_ones_of_all_records_in_order_of_time(
+        self, store: Store, leader: Leader
+    ) -> None:
+        def starts(since_us: int, until_us: int, limit: int = 9) -> list[int]:
+            found = store.closed_panes("street", "3", "b1", since_us=since_us, until_us=until_us, limit=limit)
+            assert {one.key[:3] + one.key[4:] for one in found} <= {("street", "3", "", "b1")}
+            return [one.key.start_us // PANE for one in found]
+
+        keys = [*(pane(number * PANE) for number in (3, -1, 0, 1)), pane(slice="a=b"), pane(baseline_id="b2")]
+        with store.transaction() as tx:
+            tx.add_panes({key: PaneDelta(1, b"") for key in keys})
+        assert starts(-HOUR, HOUR) == []
+        fold_all(leader)
+        assert starts(-HOUR, HOUR) == [-1, 0, 1, 3]
+        assert starts(-HOUR, HOUR, limit=2) == [-1, 0]
+        assert starts(0, 3 * PANE) == [0, 1]
+
+    def test_retention_takes_old_alarms_and_tests_that_have_seen_nothing_newer(
+        self, store: Store, leader: Leader
+    ) -> None:
+        leader.record_early(early_state(), [EarlyAlarm(PANE, b"")])
+        leader.record_early(
+            early_state(version="4", fed_until_us=9 * PANE), [EarlyAlarm(PANE, b""), EarlyAlarm(8 * PANE, b"")]
+        )
+        assert leader.expire(8 * PANE).early == 3
+        assert [one.version for one in store.early_readings()] == ["4"]
+        assert store.early_alarms("street", "4", "b1", after_us=0, until_us=HOUR) == [EarlyAlarm(8 * PANE, b"")]
 
 
 class TestLeadership:

@@ -161,6 +161,7 @@ def test_a_database_of_the_first_release_is_read_as_it_was_written(database: Dat
         assert store.read_tallies() == {TallyKey("records", "street", "3", "ok", 0): 7}
         (score,) = store.latest_scores()
         assert (score.end_us, score.alarm, score.payload) == (3_600_000_000, True, b"{}")
+        assert store.early_readings() == []
         assert store.active_baselines() == {("street", "3"): ActiveBaseline(meta, 2)}
         assert store.baseline(BASELINE) == StoredBaseline(meta, b"bins")
         with store.claim_outbox(10) as claimed:
@@ -190,6 +191,7 @@ def test_an_upgrade_that_fails_half_way_leaves_all_as_it_was(database: Database,
     with pytest.raises(RuntimeError, match="half-way"):
         schema.migrate(database, with_migration(tmp_path / "failing", FAILING))
     assert columns(database) == before
+    schema.migrate(database)
     schema.check(database)
 
 

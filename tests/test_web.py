@@ -137,6 +137,13 @@ def test_windows_are_those_of_the_contract(service: Service) -> None:
     assert later.json()["windows"] == windows[1:]
 
 
+def test_a_model_shows_its_early_detection(service: Service) -> None:
+    models = {one["version"]: one["early"] for one in service.client.get("/api/v1/models").json()["models"]}
+    assert models["4"] is None
+    assert (models["3"]["evidence"], models["3"]["run_length"], models["3"]["alarm"]) == (12.5, 43_200.0, True)
+    assert models["3"]["last_alarm"]["attribution"] == [{"signal": "embedding", "share": 1.0}]
+
+
 def test_a_slice_is_asked_for_by_key_and_value(service: Service) -> None:
     models = service.client.get("/api/v1/models").json()["models"]
     (name,) = {window["slice"] for model in models for window in model["windows"] if window["slice"]}

@@ -11,13 +11,13 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Delete, Table, delete, select
 
 from monitor.errors import NotLeader
-from monitor.store import outbox, panes, scores, tallies
+from monitor.store import early, outbox, panes, scores, tallies
 from monitor.store.database import Database, DatabaseError
 from monitor.store.panes import Merge
 from monitor.store.schema import LOCK_SPACE
+from monitor.store.tables import early_alarm, early_state, pane, sample, window_due, window_score
 from monitor.store.tables import outbox as outbox_table
-from monitor.store.tables import pane, sample, window_due, window_score
-from monitor.store.values import DueWindow, Expired, OutboxMessage, ScoreRow
+from monitor.store.values import DueWindow, EarlyAlarm, EarlyState, Expired, OutboxMessage, ScoreRow
 
 LEAD_QUERY = sqlalchemy.text("SELECT pg_try_advisory_lock(:space, hashtext('leader ' || current_schema()))")
 
@@ -76,6 +76,19 @@ class Leader:
             scores.clear(connection, window)
             return revision
 
+    def early_state(self, model: str, version: str, baseline_id: str) -> EarlyState | None:
+        """How far a sequential test has come, None where it has seen nothing yet."""
+        with self._write() as connection:
+            return early.load(connection, model, version, baseline_id)
+
+    def record_early(self, state: EarlyState, alarms: Sequence[EarlyAlarm] = ()) -> None:
+        """Store a sequential test's evidence, how far it was fed and its alarms: in one transaction.
+
+        Since only the leader feeds, and from what is stored, no pane is fed twice or left out.
+        """
+        with self._write() as connection:
+            early.save(connection, state, alarms)
+
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.
 
@@ -92,6 +105,8 @@ class Leader:
         return Expired(
             panes=rows(pane),
             scores=rows(window_score),
+            early=self._expire(early_alarm, early_alarm.c.at_us < before_us, portion)
+            + self._expire(early_state, early_state.c.fed_until_us < before_us, portion),
             samples=self._expire(sample, sample.c.event_time_us < before_us, portion),
             messages=self._expire(
                 outbox_table, messages.sent_us.is_not(None) & (messages.sent_us < before_us), portion

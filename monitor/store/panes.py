@@ -53,6 +53,21 @@ def read(
     return sorted(found, key=lambda part: part.key)
 
 
+def folded(
+    connection: Connection, model: str, version: str, baseline_id: str, since_us: int, until_us: int, limit: int
+) -> list[StoredPane]:
+    """The first ``limit`` folded panes of all records that start in [since_us, until_us), in order of time."""
+    columns = pane.c
+    query = (
+        select(*(columns[name] for name in COLUMNS))
+        .where(columns.model == model, columns.version == version, columns.slice == "")
+        .where(columns.start_us >= since_us, columns.start_us < until_us, columns.baseline_id == baseline_id)
+        .order_by(columns.start_us)
+        .limit(limit)
+    )
+    return [StoredPane(PaneKey(*row[:5]), row.records, row.state) for row in connection.execute(query)]
+
+
 def extent(connection: Connection, model: str | None) -> list[PaneExtent]:
     """Which panes there are, by model, version, slice and baseline."""
     names = ("model", "version", "slice", "baseline_id", "start_us", "records")

@@ -26,7 +26,7 @@ from sqlalchemy import URL
 from monitor.errors import SettingsError, StoreError
 from monitor.settings import Settings
 from monitor.sources.protocol import Partition
-from monitor.store import baselines, leader, offsets, outbox, panes, schema, scores, tallies
+from monitor.store import baselines, early, leader, offsets, outbox, panes, schema, scores, tallies
 from monitor.store.database import Database, parse_url, wall_clock_us
 from monitor.store.leader import Leader
 from monitor.store.outbox import Claim
@@ -35,6 +35,8 @@ from monitor.store.transaction import Transaction
 from monitor.store.values import (
     ActiveBaseline,
     BaselineMeta,
+    EarlyAlarm,
+    EarlyReading,
     PaneExtent,
     PartitionProgress,
     StoredBaseline,
@@ -154,6 +156,13 @@ class Store:
         with self._database.read() as connection:
             return panes.extent(connection, model)
 
+    def closed_panes(
+        self, model: str, version: str, baseline_id: str, *, since_us: int, until_us: int, limit: int
+    ) -> list[StoredPane]:
+        """The first ``limit`` folded panes of all records that start in [since_us, until_us), in order of time."""
+        with self._database.read() as connection:
+            return panes.folded(connection, model, version, baseline_id, since_us, until_us, limit)
+
     def read_tallies(self, pause: Callable[[], None] = lambda: None) -> dict[TallyKey, int]:
         """All totals as of one moment. ``pause`` is called between two pieces of work."""
         with self._database.read() as connection:
@@ -185,6 +194,18 @@ class Store:
         """How many slices of each (model, version) have a scored window of this length."""
         with self._database.read() as connection:
             return scores.slice_counts(connection, length_us)
+
+    def early_readings(self) -> list[EarlyReading]:
+        """Where every sequential test stands."""
+        with self._database.read() as connection:
+            return early.readings(connection)
+
+    def early_alarms(
+        self, model: str, version: str, baseline_id: str, *, after_us: int, until_us: int
+    ) -> list[EarlyAlarm]:
+        """Alarms of a sequential test in (after_us, until_us], in order of time."""
+        with self._database.read() as connection:
+            return early.alarms(connection, model, version, baseline_id, after_us, until_us)
 
     def try_lead(self) -> Leader | None:
         """Leadership of the evaluators, or None while another process (or thread of this one) has it."""

@@ -137,6 +137,31 @@ window_score = Table(
     Index("ix_window_score_start_us", "start_us"),
 )
 
+early_state = Table(
+    "early_state",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("baseline_id", NAME, primary_key=True),
+    Column("fed_until_us", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("evidence", Double, nullable=False),
+    Column("run_length", Double, nullable=False),
+    Column("alarm", Boolean, nullable=False),
+    Column("alarm_at_us", BigInteger),
+    Column("state", LargeBinary, nullable=False),
+)
+
+early_alarm = Table(
+    "early_alarm",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("baseline_id", NAME, primary_key=True),
+    Column("at_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
 baseline = Table(
     "baseline",
     metadata,

@@ -163,6 +163,50 @@ class StoredScore:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyState:
+    """How far the sequential test of one model version under one baseline has come."""
+
+    model: str
+    version: str
+    baseline_id: str
+    fed_until_us: int
+    """End of the last pane that it was fed; earlier ones never reach it any more."""
+    records: int
+    """Fed so far, restarts included."""
+    evidence: float
+    run_length: float
+    alarm: bool
+    """Whether the last alarm still stands."""
+    alarm_at_us: int | None
+    """Event time of the last alarm."""
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyAlarm:
+    """An alarm of a sequential test; the payload is JSON."""
+
+    at_us: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyReading:
+    """What is shown of an `EarlyState`; ``last_alarm`` is the payload of the alarm at ``alarm_at_us``."""
+
+    model: str
+    version: str
+    baseline_id: str
+    fed_until_us: int
+    records: int
+    evidence: float
+    run_length: float
+    alarm: bool
+    alarm_at_us: int | None
+    last_alarm: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class BaselineMeta:
     """A baseline without its payload. It never changes once it is stored."""
 
@@ -215,5 +259,7 @@ class Expired:
 
     panes: int
     scores: int
+    early: int
+    """Alarms of sequential tests, and states of tests that were fed nothing newer."""
     samples: int
     messages: int
