@@ -199,6 +199,15 @@ def build_baseline(
                     f"no usable record for model {model!r} version {version!r}"
                     f" ({counts.bad} bad, {counts.not_ok} not ok, {counts.other} of other models, versions or slices)"
                 )
+            if spool.records < FEWEST_OF_SLICE:
+                log.warning(
+                    "model %r version %r: a baseline of %d records hardly tells drift from chance; build it from %d"
+                    " at least, better from thousands",
+                    model,
+                    version,
+                    spool.records,
+                    FEWEST_OF_SLICE,
+                )
             known = classes or Classes.observed(list(spool.names), sorted(spool.indices))
             try:
                 projection = spool.fit().finish(settings.embedding.components)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from detectors.baseline import BaselineStatistic
 from detectors.sequential import exceeds_blocks
@@ -19,7 +20,7 @@ from monitor.settings import DriftSettings
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import EarlyState
-from monitor.windows import to_text
+from monitor.windows import END_OF_TIME_US, to_text
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class EarlyDetection:
         panes = self._store.closed_panes(
             model, version, baseline_id, since_us=since_us, until_us=ended_us, limit=PORTION
         )
+        if before is not None and before.alarm and not panes and self._is_over(before, until_us):
+            before = replace(before, alarm=False)
+            leader.record_early(before)
         if not panes and not _waits(before):
             return False
         baseline = load()
@@ -85,6 +89,11 @@ class EarlyDetection:
         if panes or (before is not None and feed.records > before.records):
             leader.record_early(self._state(feed, model, version, baseline_id, before), feed.alarms)
         return more
+
+    def _is_over(self, state: EarlyState, at_us: int) -> bool:
+        """Whether an alarm stands no longer at this moment. The end of a replay is none."""
+        assert state.alarm_at_us is not None
+        return state.alarm_at_us + self._stands_us <= at_us < END_OF_TIME_US - self._pane_us
 
     def _units_of(self, baseline_id: str, baseline: BaselineStatistic) -> BaselineUnits | None:
         if baseline_id not in self._units:

@@ -27,6 +27,8 @@ BUDGET_US = 30 * DAY_US
 FORMAT_VERSION = 1
 MOST_TOLD = 16_384
 """Sequences that were fed and are remembered, 8 bytes each: what they bring later must not count as one more unit."""
+MOST_OPEN = 1024
+"""Sequences that may be open at one time, some 20 kB each. More are left out: by then there is no lack of units."""
 MOST_BYTES = 1 << 30
 
 
@@ -120,8 +122,10 @@ class Feed:
         elif name in self._open:
             held = self._open[name]
             held.last_us, held.counts = start_us, held.counts + counts
-        else:
+        elif len(self._open) < MOST_OPEN:
             self._open[name] = _Open(start_us, counts)
+        else:
+            self._told[mark] = None
 
     def _count(self, records: int, start_us: int, end_us: int) -> None:
         """The rate of records: their mean so far, in which after 30 days the oldest fade."""

@@ -26,7 +26,7 @@ from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import DueWindow, OutboxMessage, ScoreRow
 from monitor.telemetry import span
-from monitor.windows import DAY_US, SECOND_US, PartitionClock, Window, to_text, watermark
+from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US, PartitionClock, Window, to_text, watermark
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ TICK_S = 2.0
 EXPIRE_EVERY_S = 3600.0
 FOLD_ROWS = 2000
 """Delta rows folded in one transaction: some tens of megabytes at most."""
-END_OF_TIME_US = 2**62
 
 
 class Evaluator:
@@ -103,7 +102,16 @@ class Evaluator:
             self._expired_at = time.monotonic()
             before_us = self._wall_us() - round(self._settings.store.retention_days * DAY_US)
             assert self._leader is not None
-            self._leader.expire(before_us)
+            expired = self._leader.expire(before_us)
+            if expired.panes or expired.samples:
+                log.info(
+                    "retention: deleted what is older than %s: %d panes, %d verdicts, %d identities of records;"
+                    " replayed again, those would count again",
+                    to_text(before_us),
+                    expired.panes,
+                    expired.scores,
+                    expired.samples,
+                )
         return scored
 
     def finish(self) -> int:

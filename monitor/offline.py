@@ -20,7 +20,7 @@ from monitor.evaluate import Evaluator
 from monitor.ingest import Ingest, IngestCounts
 from monitor.relay import relay_once
 from monitor.settings import Settings
-from monitor.sources.files import FileSource
+from monitor.sources.files import CLUSTER, FileSource
 from monitor.sources.protocol import RawRecord
 from monitor.store.store import Store
 from monitor.workers import Workers
@@ -48,7 +48,10 @@ def replay(
     store: Store | None = None,
     embedders: Embedders | None = None,
 ) -> tuple[IngestCounts, int]:
-    """Files through the same pipeline, then all windows closed. Returns the counts and the number of windows scored."""
+    """Files through the same pipeline, then all windows closed. Returns the counts and the number of windows scored.
+
+    In a store that a service fills from Kafka, only those that its watermark has passed: others go on.
+    """
     own = store is None
     opened = Store.open(settings, write=True) if store is None else store
     try:
@@ -64,7 +67,8 @@ def replay(
         finally:
             source.close()
         with closing(Evaluator(opened, settings, on_score=on_score)) as evaluator:
-            scored = evaluator.finish()
+            live = any(one.partition.cluster != CLUSTER for one in opened.partition_progress())
+            scored = evaluator.tick() if live else evaluator.finish()
         # Not always to files: the outbox of a shared store holds the messages of a running service, too.
         with closing(make_sink(settings)) as sink:
             while relay_once(opened, sink):

@@ -15,6 +15,8 @@ from monitor.errors import InputError
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
+END_OF_TIME_US = 2**62
+"""Where a replay closes everything."""
 
 LONGEST_US = 36_500 * DAY_US
 """Of a window. Its ends must be dates that can be written."""

@@ -27,7 +27,8 @@ class Workers:
         try:
             work()
         except BaseException as error:
-            log.error("%s failed: %s", threading.current_thread().name, error)
+            if len(self._threads) > 1:  # the others take their time to stop; that of a single one is raised at once
+                log.error("%s failed: %s", threading.current_thread().name, error)
             self._failure = self._failure or error
             self.stop.set()
 

@@ -274,6 +274,16 @@ class TestStoring:
         make_baseline(settings, store, [file], activate=True, **options)
         assert store.active_baselines()["street", "1"].meta.id == identity
 
+    def test_a_handful_of_records_makes_one_and_it_is_said_how_little_it_can_tell(
+        self, store: Store, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file = tmp_path / "few.jsonl"
+        for count, said in ((3, True), (50, False)):
+            file.write_bytes(b"\n".join(street(count)))
+            caplog.clear()
+            make_baseline(settings, store, [file], model="street", version="1", embedders=embedders())
+            assert ("a baseline of 3 records hardly tells" in caplog.text) == said
+
     def test_a_second_writer_is_refused(self, store: Store, settings: Settings) -> None:
         with pytest.raises(WriterExists, match="one writing process"):
             Store.open(settings, write=True)

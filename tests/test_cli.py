@@ -271,7 +271,7 @@ class TestBaseline:
         assert rows[1]["slice"] == "camera=1"
 
     def test_several_files_and_a_classes_file_are_taken(self, segwatch: Segwatch, tmp_path: Path) -> None:
-        (tmp_path / "a.jsonl").write_bytes(lines(predictions(30, NOW_US - HOUR_US, 1)))
+        (tmp_path / "a.jsonl").write_bytes(lines(predictions(60, NOW_US - HOUR_US, 1)))
         (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(predictions(30, NOW_US - HOUR_US, 1, first=100))))
         (tmp_path / "classes.yaml").write_text("{names: {0: car, 3: bus}, ignore: [255], critical: [bus]}")
         done = segwatch(
@@ -284,13 +284,13 @@ class TestBaseline:
         assert done.json["critical"] == {"bus": None}
 
     def test_bad_records_are_named_with_file_and_line_and_left_out(self, segwatch: Segwatch, tmp_path: Path) -> None:
-        values = [encode(one) for one in predictions(30, NOW_US - HOUR_US, 1)]
+        values = [encode(one) for one in predictions(60, NOW_US - HOUR_US, 1)]
         (tmp_path / "a.jsonl").write_bytes(b"\n".join([*values[:4], b"{}", *values[4:], b"junk"]))
         done = segwatch(*"baseline build --model street --version 1 --records a.jsonl".split())
         assert done.code == 0
         assert [line.split(": ")[:2] for line in done.err.splitlines() if "slices have a baseline" not in line] == [
             ["a.jsonl:5", "missing_field"],
-            ["a.jsonl:32", "not_json"],
+            ["a.jsonl:62", "not_json"],
         ]
         assert "2 bad" in done.out
 
@@ -418,6 +418,7 @@ class TestReplay:
         done = segwatch("replay", "cut.jsonl.gz")
         assert done.code == 2
         assert "cut.jsonl.gz" in done.err.splitlines()[-1]
+        assert done.err.count("cut.jsonl.gz") == 1
         (tmp_path / "cut.jsonl.gz").write_bytes(whole)
         assert segwatch("replay", "cut.jsonl.gz").code == 0
         [window] = segwatch(*"drift --model street --window all --json".split()).json["windows"]

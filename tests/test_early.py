@@ -128,6 +128,14 @@ class TestFeeding:
         resumed.close(30 * PANE_US)
         assert resumed.records == 10
 
+    def test_sequences_beyond_those_that_may_be_open_are_left_out_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(early_feed, "MOST_OPEN", 3)
+        rng = np.random.default_rng(4)
+        rows = [(f"s{number}", rng.normal(size=COLUMNS)) for number in range(5)]
+        feed = fed([statistic(rows), statistic(rows)])
+        feed.close(9 * PANE_US)
+        assert feed.records == 6
+
     def test_of_the_sequences_that_were_fed_those_heard_of_last_are_remembered(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -273,6 +281,17 @@ class TestInTheService:
         assert shown["evidence"] >= shown["run_length"]
         [model] = status(store, BEGAN_US)["models"]
         assert model["early"]["alarm"] and model["early"]["last_alarm"]["attribution"][0]["signal"] == "embedding"
+
+    def test_an_alarm_ends_where_traffic_does(self, store: Store, settings: Settings) -> None:
+        read(store, settings, 100, BEGAN_US)
+        read(store, settings, 60, BEGAN_US + HOUR_US, first=1000, shift=2.0)
+        with evaluating(store, settings) as evaluator:
+            for hours, stands in ((1.25, True), (2, True), (2.5, False)):
+                move_to(store, hours)
+                evaluator.tick()
+                [reading] = store.early_readings()
+                assert reading.alarm == stands, hours
+            assert reading.alarm_at_us is not None
 
     def test_a_sequence_is_whole_by_the_watermark_where_no_pane_follows(self, store: Store, settings: Settings) -> None:
         read(store, settings, 20, BEGAN_US, sequence="one")

@@ -15,6 +15,7 @@ import pytest
 from monitor.drift import ScoredWindow
 from monitor.errors import NotLeader, StoreError
 from monitor.evaluate import Evaluator
+from monitor.offline import replay
 from monitor.settings import Settings
 from monitor.sources.files import FileSource
 from monitor.store.database import DatabaseError
@@ -26,6 +27,7 @@ from tests.embedded import (
     HOUR_US,
     NOW_US,
     add_baseline,
+    embedders,
     eventually,
     ingest_of,
     open_store,
@@ -115,6 +117,23 @@ class TestClosing:
             assert evaluator.tick() == 4  # all records and three cameras
             assert evaluator.tick() == 0
         assert revisions(store) == [(0, 0, 20)]
+
+    def test_a_replay_beside_a_service_closes_what_the_watermark_has_passed(self, tmp_path: Path) -> None:
+        settings = settings_of(
+            tmp_path,
+            windows={"lengths_seconds": [3600]},
+            store={"retention_days": 36_500},  # by the wall clock, not the test's
+        )
+        file = tmp_path / "hours.jsonl"
+        file.write_bytes(lines(predictions(40, BEGAN_US, 2)))
+        with open_store(settings) as store:
+            put_watermark(store, BEGAN_US + HOUR_US + DELAY_US)
+            replay(settings, [file], store=store, embedders=embedders())
+            assert revisions(store) == [(0, 0, 20)]
+            put_watermark(store, BEGAN_US + 2 * HOUR_US + DELAY_US)
+            with evaluating(store, settings) as evaluator:
+                evaluator.tick()
+            assert revisions(store) == [(0, 0, 20), (1, 0, 20)]
 
     def test_a_lagging_partition_holds_all_windows_and_one_that_was_never_read_too(
         self, store: Store, settings: Settings

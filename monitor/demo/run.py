@@ -117,6 +117,8 @@ def _settings(folder: Path) -> Settings:
         "windows": {"lengths_seconds": [3600]},
         "embedding": {"backbone": "segmenter", "input_size": 128},
         "log": {"level": "warning"},
+        # The demo's days are fixed: none of them is ever too old to be looked at.
+        "store": {"retention_days": 36_500},
     }
     (folder / "segwatch.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return msgspec.convert(tree, Settings)

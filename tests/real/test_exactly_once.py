@@ -67,14 +67,16 @@ def stream(now_us: int) -> list[bytes]:
     return values
 
 
-def publish(kafka: KafkaServer, topic: str, values: list[bytes], producers: int) -> None:
+def publish(kafka: KafkaServer, topic: str, values: list[bytes], producers: int, hurry: threading.Event) -> None:
+    """Slowly, so that workers are killed at work; from ``hurry`` on as fast as it goes."""
+
     def produce(part: list[bytes], seed: int) -> None:
         producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", linger_ms=5)
         rng = random.Random(seed)
         for i, value in enumerate(part):
             producer.send(topic, value, partition=rng.randrange(PARTITIONS))
-            if i % 200 == 0:
-                time.sleep(0.05)
+            if i % 5 == 0:
+                hurry.wait(0.1)
         producer.flush()
         producer.close()
 
@@ -127,7 +129,8 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
 
     logs = [tmp_path / f"worker-{i}.log" for i in range(WORKERS)]
     workers = [worker(environ, log) for log in logs]
-    producing = threading.Thread(target=publish, args=(kafka, topic, values, 2))
+    hurry = threading.Event()
+    producing = threading.Thread(target=publish, args=(kafka, topic, values, 2, hurry))
     producing.start()
     rng = random.Random(11)
     try:
@@ -139,12 +142,15 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
                     assert process.poll() in (None, -9), tail(log)
                 progress = store.partition_progress()
                 done = sum(one.next_offset for one in progress)
-                if kills < KILLS:
+                if kills < KILLS and done > 0:
+                    assert done < len(values), "killed too late to matter"
                     victim = rng.randrange(WORKERS)
                     workers[victim].kill()
                     workers[victim].wait()
                     workers[victim] = worker(environ, logs[victim])
                     kills += 1
+                    if kills == KILLS:
+                        hurry.set()
                 elif not producing.is_alive() and done == len(values):
                     break
         producing.join()
@@ -157,6 +163,7 @@ def test_three_workers_of_which_one_is_killed_again_and_again_count_what_one_rep
             panes, tallies = stored_state(store)
             outbox = store.outbox_pending()
     finally:
+        hurry.set()
         producing.join()
         for process in workers:
             stop(process)
