@@ -271,7 +271,7 @@ class TestBaseline:
         assert rows[1]["slice"] == "camera=1"
 
     def test_several_files_and_a_classes_file_are_taken(self, segwatch: Segwatch, tmp_path: Path) -> None:
-        (tmp_path / "a.jsonl").write_bytes(lines(predictions(60, NOW_US - HOUR_US, 1)))
+        (tmp_path / "a.jsonl").write_bytes(lines(predictions(30, NOW_US - HOUR_US, 1)))
         (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(predictions(30, NOW_US - HOUR_US, 1, first=100))))
         (tmp_path / "classes.yaml").write_text("{names: {0: car, 3: bus}, ignore: [255], critical: [bus]}")
         done = segwatch(
