@@ -7,6 +7,7 @@
 #   make system    Debian's packages that the tests need (root or sudo without a password)
 #   make bench     figures against peers, measured side by side; JSON into bench-results/
 #   make bench-drift   drift detection against other libraries: hours; DRIFT_FLAGS=--quick takes minutes
+#   make bench-quality do the intervals of quality cover? Half an hour and more
 #   make clean     removes what the others made, but not .venv (make distclean does)
 #
 # PYTHON=python3.12          the interpreter that .venv is made with
@@ -18,6 +19,7 @@ VENV_FLAGS ?=
 TORCH_INDEX_URL ?=
 PYTEST_FLAGS ?=
 DRIFT_FLAGS ?= --write-docs
+QUALITY_FLAGS ?= --write-docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +27,7 @@ STAMP := $(VENV)/.installed
 ROOMS := monitor detectors embeddings alerts dashboards
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install system demo lint test check bench bench-drift clean distclean
+.PHONY: help venv install system demo lint test check bench bench-drift bench-quality clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -74,6 +76,9 @@ bench: install
 # Threads of its own would let one library look faster than another.
 bench-drift: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift $(DRIFT_FLAGS)
+
+bench-quality: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.quality $(QUALITY_FLAGS)
 
 clean:
 	rm -rf .segwatch bench-results build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
