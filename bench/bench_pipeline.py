@@ -39,6 +39,7 @@ from monitor.baseline_book import Embedders, Route
 from monitor.codes import codes_of
 from monitor.contributions import Counted, pane_deltas, tally_counted
 from monitor.extract import Extractor, Prepared, instances_in
+from monitor.kept_masks import keep
 from monitor.offline import make_baseline, spec_of
 from monitor.records import Limits, Prediction, decode_chunk
 from monitor.settings import EmbeddingSettings, KafkaSettings, Settings, StoreSettings
@@ -180,8 +181,20 @@ class Bench:
                 ]
                 instances = instances_in(prepared, route.classes)
                 succeeded = np.ones(len(prepared), dtype=np.bool_)
-                codes, bins = codes_of(route, prepared, predictions, instances), baseline.statistic.binning.bins
-                counted = Counted(raws, predictions, succeeded, codes, instances, "bench", bins, route.classes)
+                coded, bins = codes_of(route, prepared, predictions, instances), baseline.statistic.binning.bins
+                masks = [keep(prediction, each.size) for prediction, each in zip(predictions, prepared, strict=True)]
+                counted = Counted(
+                    raws,
+                    predictions,
+                    succeeded,
+                    coded.codes,
+                    instances,
+                    "bench",
+                    bins,
+                    route.classes,
+                    masks,
+                    coded.components,
+                )
                 counted.samples()
                 pane_deltas([counted], 300_000_000, ())
                 tally_counted(Counter(), counted)

@@ -29,6 +29,7 @@ STATES: Final = {
     "unsupported": "The baseline has too few sequences for any verdict",
     "empty": "No records",
     "no_baseline": "No baseline for this version: counted, not scored",
+    "unknown_season": "The baseline has no records of this time: counted, not scored",
     "no_windows": "No closed window yet",
 }
 

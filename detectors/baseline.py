@@ -6,18 +6,21 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Binning
 from detectors.layout import Layout, SignalColumns
+from detectors.rhythm import Rhythm, learn
 from detectors.sample import Sample
+from detectors.seasons import OUTSIDE, Seasons, mixed_counts, mixed_sample
 from detectors.unevenness import Unevenness, unevenness
 from detectors.wire import Reader, Writer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 adds seasons; a baseline that was given no times is written in format 1."""
 MAGIC = b"SWBS"
 MAX_CONTENT_BYTES = 256 << 20
 
@@ -40,6 +43,8 @@ class BaselineStatistic:
     independent_records: int
     """Records without a sequence."""
     sample: Sample
+    seasons: Seasons | None = None
+    """None where no times were given."""
 
     def __post_init__(self) -> None:
         width = self.layout.width
@@ -62,19 +67,33 @@ class BaselineStatistic:
         bins: int = 16,
         sample_rows: int = SAMPLE_ROWS,
         seed: int = 0,
+        times_us: NDArray[np.int64] | None = None,
+        zone: str = "UTC",
     ) -> BaselineStatistic:
         """A baseline from its records' values (N, layout.width), which may be memory-mapped.
 
         ``sequences`` names each record's sequence ("" for none); within a sequence, rows stand in the order of time.
+        With ``times_us`` (N,), microseconds since 1970, it learns which hours and weekdays of ``zone`` differ.
 
         Raises:
-            ValueError: no records, or shapes that do not fit the layout.
+            ValueError: no records, shapes that do not fit the layout, or a zone that is not known.
         """
         if values.shape != (len(sequences), layout.width):
             raise ValueError(f"{len(sequences)} records in {layout.width} columns, values have shape {values.shape}")
-        whole = np.arange(len(values))
+        rows, binning = np.arange(len(values)), Binning.fit(values, bins)
+        if times_us is None:
+            return cls.counted(layout, binning, values, sequences, rows, sample_rows=sample_rows, seed=seed)
+        rhythm = learn(binning, _counted(binning, values, rows), values, times_us, zone)
         return cls.counted(
-            layout, Binning.fit(values, bins), values, sequences, whole, sample_rows=sample_rows, seed=seed
+            layout,
+            binning,
+            values,
+            sequences,
+            rows,
+            sample_rows=sample_rows,
+            seed=seed,
+            times_us=times_us,
+            rhythm=rhythm,
         )
 
     @classmethod
@@ -88,31 +107,40 @@ class BaselineStatistic:
         *,
         sample_rows: int = SAMPLE_ROWS,
         seed: int = 0,
+        times_us: NDArray[np.int64] | None = None,
+        rhythm: Rhythm | None = None,
     ) -> BaselineStatistic:
         """A part of the records, ``rows`` (N,) in ascending order, on bins that are there already: a slice's baseline.
 
-        Arguments as for `fit`. Raises ValueError where ``rows`` is empty.
+        Arguments as for `fit`; ``rhythm`` is that of all records, and needs ``times_us``. Raises ValueError where
+        ``rows`` is empty.
         """
         if not len(rows):
             raise ValueError("a baseline needs at least one record")
-        counts = np.zeros((layout.width, binning.cells), dtype=np.int64)
-        offsets = np.arange(0, counts.size, binning.cells)
-        for start in range(0, len(rows), READ_ROWS):
-            cells = binning.codes(values[rows[start : start + READ_ROWS]]) + offsets
-            counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
         numbers: dict[str, int] = {"": 0}
         named = (numbers.setdefault(sequences[row], len(numbers)) for row in rows.tolist())
         owner = np.fromiter(named, np.int64, len(rows))
-        chosen, independent, lengths = _choose(owner, len(numbers), sample_rows, np.random.default_rng(seed))
+        chosen, independent, lengths = choose_rows(owner, len(numbers), sample_rows, np.random.default_rng(seed))
+        seasons = None
+        if rhythm is not None and times_us is not None:
+            seasons = _seasons(rhythm, binning, values, np.asarray(times_us)[rows], rows, owner, chosen)
         return cls(
             layout=layout,
             binning=binning,
-            counts=counts,
+            counts=_counted(binning, values, rows),
             records=len(rows),
             sequences=len(numbers) - 1,
             independent_records=int((owner == 0).sum()),
             sample=Sample(binning.codes(np.asarray(values[rows[chosen]])), independent, lengths),
+            seasons=seasons,
         )
+
+    def in_season(self, mixture: tuple[int, ...]) -> BaselineStatistic:
+        """The baseline as it is at some times: of each part of ``seasons`` so many for each other, at least one.
+
+        A mixture of several parts holds as many records as the scarcest of them allows.
+        """
+        return _in_season(self, mixture)
 
     @cached_property
     def watched(self) -> tuple[SignalColumns, ...]:
@@ -127,8 +155,9 @@ class BaselineStatistic:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the content, equal wherever the content is equal."""
-        return hashlib.blake2b(self._content(), digest_size=16).hexdigest()
+        """Hash of all that scores depend on, equal wherever that is; why there are no seasons is not part of it."""
+        told = self.seasons is not None and self.seasons.rhythm.calendar is not None
+        return hashlib.blake2b(self._content(seasons=told), digest_size=16).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BaselineStatistic) and self.digest == other.digest
@@ -137,9 +166,9 @@ class BaselineStatistic:
         return hash(self.digest)
 
     def to_bytes(self) -> bytes:
-        content = self._content()
+        content = self._content(seasons=True)
         writer = Writer()
-        writer.raw(MAGIC + bytes([FORMAT_VERSION]))
+        writer.raw(MAGIC + bytes([FORMAT_VERSION if self.seasons else 1]))
         writer.number(len(content))
         writer.raw(zlib.compress(content, 6))
         return writer.data()
@@ -147,7 +176,8 @@ class BaselineStatistic:
     @classmethod
     def from_bytes(cls, data: bytes) -> BaselineStatistic:
         """The baseline that `to_bytes` wrote. Raises ValueError for damaged data and for newer formats."""
-        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, "baseline statistic", MAX_CONTENT_BYTES)
+        version = 1 if data[len(MAGIC) : len(MAGIC) + 1] == b"\x01" else FORMAT_VERSION
+        reader = Reader.unpacked(data, MAGIC, version, "baseline statistic", MAX_CONTENT_BYTES)
         named: list[tuple[str, list[str]]] = []
         for _ in range(reader.number()):
             signal = reader.text()
@@ -160,6 +190,7 @@ class BaselineStatistic:
         rows, independent, groups = reader.number(), reader.number(), reader.number()
         lengths = np.frombuffer(reader.raw(8 * groups), dtype="<i8")
         codes = np.frombuffer(reader.raw(rows * width), dtype=np.uint8)
+        seasons = Seasons.read(reader, width, bins + 1, rows) if version > 1 else None
         reader.end()
         try:
             return cls(
@@ -170,11 +201,12 @@ class BaselineStatistic:
                 sequences=sequences,
                 independent_records=independent_records,
                 sample=Sample(codes.reshape(rows, width), independent, lengths.astype(np.int64)),
+                seasons=seasons,
             )
         except ValueError as error:
             raise ValueError(f"damaged {reader.what}: {error}") from None
 
-    def _content(self) -> bytes:
+    def _content(self, *, seasons: bool) -> bytes:
         writer = Writer()
         writer.number(len(self.layout.signals))
         for columns in self.layout.signals:
@@ -190,10 +222,80 @@ class BaselineStatistic:
             writer.number(number)
         writer.raw(self.sample.lengths.astype("<i8").tobytes())
         writer.raw(self.sample.codes.tobytes())
+        if seasons and self.seasons is not None:
+            self.seasons.write(writer)
         return writer.data()
 
 
-def _choose(
+def _counted(binning: Binning, values: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(D, B + 1) of the records ``rows``."""
+    counts: NDArray[np.int64] = _by_part(binning, values, rows, np.zeros(len(rows), dtype=np.int64), 1)[0]
+    return counts
+
+
+def _by_part(
+    binning: Binning, values: NDArray[np.floating], rows: NDArray[np.int64], part: NDArray[np.int64], parts: int
+) -> NDArray[np.int64]:
+    """(P, D, B + 1): the records ``rows`` (N,), each in its ``part`` (N,) of 0..P - 1."""
+    shape = (parts, binning.dimensions, binning.cells)
+    counts = np.zeros(shape, dtype=np.int64)
+    offsets = np.arange(0, shape[1] * shape[2], shape[2])
+    for start in range(0, len(rows), READ_ROWS):
+        cells = binning.codes(values[rows[start : start + READ_ROWS]]) + offsets
+        own = part[start : start + READ_ROWS]
+        for number in np.unique(own).tolist():
+            flat = np.bincount(cells[own == number].ravel(), minlength=shape[1] * shape[2])
+            counts[number] += flat.reshape(shape[1:])
+    return counts
+
+
+def _seasons(
+    rhythm: Rhythm,
+    binning: Binning,
+    values: NDArray[np.floating],
+    times_us: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+) -> Seasons:
+    """What the records ``rows`` (N,) at ``times_us`` (N,), of sequences ``owner`` (N,), are in each part."""
+    calendar = rhythm.calendar
+    if calendar is None:
+        return Seasons.none(rhythm, binning.dimensions, binning.cells)
+    part_of = calendar.of(times_us)
+    inside = part_of >= 0
+    part, owner = part_of[inside], owner[inside]
+    counts = _by_part(binning, values, rows[inside], part, calendar.parts)
+    named = np.unique(np.stack([part[owner > 0], owner[owner > 0]]), axis=1)[0]
+    return Seasons(
+        rhythm=rhythm,
+        counts=counts.astype(np.min_scalar_type(int(counts.max()))),
+        records=np.bincount(part, minlength=calendar.parts),
+        sequences=np.bincount(named, minlength=calendar.parts),
+        independent=np.bincount(part[owner == 0], minlength=calendar.parts),
+        rows=np.where(part_of[chosen] < 0, OUTSIDE, part_of[chosen]).astype(np.uint8),
+    )
+
+
+@lru_cache(maxsize=128)
+def _in_season(baseline: BaselineStatistic, mixture: tuple[int, ...]) -> BaselineStatistic:
+    seasons = baseline.seasons
+    if seasons is None or len(mixture) != len(seasons.records) or not any(mixture):
+        raise ValueError(f"the baseline has no parts for the mixture {mixture}")
+    taken, counts = mixed_counts(seasons, mixture)
+    shares = taken / np.maximum(seasons.records, 1)
+    return BaselineStatistic(
+        layout=baseline.layout,
+        binning=baseline.binning,
+        counts=counts,
+        records=int(taken.sum()),
+        sequences=round(float(shares @ seasons.sequences)),
+        independent_records=round(float(shares @ seasons.independent)),
+        sample=mixed_sample(seasons, baseline.sample, mixture),
+    )
+
+
+def choose_rows(
     owner: NDArray[np.int64], groups: int, budget: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
     """Rows for the sample: single records, and runs of whole sequences, in proportion to their records.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -17,9 +18,15 @@ MOST_COMPONENTS = 32
 """Components beyond are left out: their products grow with the square, and the first ones hold most variance."""
 LIMIT = 8.0
 """Components are clipped here: whitened, 8 standard deviations."""
+FARTHEST = 4.0
+"""Records further out than this many standard deviations of a normal one's squared length are drawn in, see `steps_of`:
+none then weighs much more than others, and heavy tails do not make the law of a window (`detectors.frechet_law`)
+depend on the few largest records that the baseline happens to hold."""
 STEPS = 2.0**13
 """Steps per unit. A product has at most 2 (3 + 13) = 32 bits, so that sums of 2**31 records stay within int64."""
 MOST_RECORDS = 2**31 - 1
+SINGULAR = 1e-12
+"""Variances below this share of the largest are rounding."""
 BLOCK_ROWS = 1 << 20
 """Products of so many rows add up to at most 2**52, which float64 holds exactly in any order of adding."""
 
@@ -27,8 +34,8 @@ BLOCK_ROWS = 1 << 20
 class Moments:
     """Sums of the first 32 whitened components and of their products, exact in any order of records and merges.
 
-    Components are clipped at +-8 and rounded to 2**-13, which adds a variance of 1e-9. Records whose components are
-    not all finite are left out. Memory: 8 K (K + 1) bytes.
+    Records far out are drawn in (`steps_of`), and components rounded to 2**-13, which adds a variance of 1e-9. Records
+    whose components are not all finite are left out. Memory: 8 K (K + 1) bytes.
 
     >>> rng = np.random.default_rng(0)
     >>> first, second = Moments(components=2), Moments(components=2)
@@ -72,7 +79,7 @@ class Moments:
             block = components[start : start + BLOCK_ROWS, :kept]
             block = block[np.isfinite(block).all(axis=1)]
             self._check_room(len(block))
-            steps = np.rint(np.clip(block, -LIMIT, LIMIT) * STEPS)
+            steps = steps_of(block)
             self._records += len(block)
             self._sums += steps.sum(axis=0).astype(np.int64)
             self._products += (steps.T @ steps).astype(np.int64)
@@ -113,13 +120,14 @@ class Moments:
         n = self._records
         if n < 2:
             raise ValueError(f"a covariance needs at least two records, got {n}")
-        # n sum(xy) - sum(x) sum(y) in Python's integers: exact where float64 would cancel and int64 overflow.
-        sums, products = self._sums.tolist(), self._products.tolist()
-        scale = n * (n - 1) * STEPS**2
-        return np.array(
-            [[(n * xy - x * y) / scale for xy, y in zip(row, sums, strict=True)]
-             for row, x in zip(products, sums, strict=True)]
-        )  # fmt: skip
+        # Around whole numbers of steps next to the means: what is summed then has no digits to cancel. A product here
+        # may wrap around 2**64, their sum cannot: it is within 2**63, and integers that wrap add up right in the end.
+        near = self._sums // n
+        rest = (self._sums - n * near).astype(np.float64)
+        crossed = near[:, None] * self._sums
+        centred = self._products - crossed - crossed.T + n * near[:, None] * near
+        covariance: NDArray[np.float64] = (centred - np.outer(rest, rest) / n) / ((n - 1) * STEPS**2)
+        return covariance
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Moments) and self._content() == other._content()
@@ -170,6 +178,26 @@ class Moments:
             raise ValueError(f"sums hold {MOST_RECORDS} records at most, these would be {self._records + records}")
 
 
+def steps_of(components: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Finite components (N, K) in whole steps of 1 / `STEPS`, each record within `farthest` of the origin.
+
+    What lies beyond is clipped and scaled to that length. Each operation is exact or rounded once, as IEEE 754 has it,
+    and the squares add up exactly: the same everywhere, whatever records stand beside.
+    """
+    steps: NDArray[np.float64] = np.rint(np.clip(components, -LIMIT, LIMIT).astype(np.float64) * STEPS)
+    squares = (steps * steps).sum(axis=1)
+    most = (farthest(steps.shape[1]) * STEPS) ** 2
+    far = squares > most
+    if far.any():
+        steps[far] = np.rint(steps[far] * np.sqrt(most / squares[far])[:, None])
+    return steps
+
+
+def farthest(components: int) -> float:
+    """The length at which records are drawn in: mean and 4 standard deviations of the chi-square law, 8 for K = 32."""
+    return math.sqrt(components + FARTHEST * math.sqrt(2 * components))
+
+
 def frechet_distance(first: Moments, second: Moments) -> float:
     """Frechet's distance between the normal distributions with these means and covariances, squared, as FID has it.
 
@@ -186,14 +214,49 @@ def frechet_distance(first: Moments, second: Moments) -> float:
         ValueError: different numbers of components, or fewer than two records on a side.
     """
     first._check(second)
-    gap = first.mean() - second.mean()
     one, other = first.covariance(), second.covariance()
-    # tr (S S')^(1/2) is the sum of the roots of the eigenvalues of R S' R with R = S^(1/2), which is symmetric.
-    values, vectors = np.linalg.eigh(one)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    product = root @ other @ root
-    shared = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0.0)).sum()
-    return max(0.0, float(gap @ gap + np.trace(one) + np.trace(other) - 2 * shared))
+    return float(distances(first.mean(), one, second.mean()[None], other[None])[0])
+
+
+def distances(
+    mean: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    means: NDArray[np.float64],
+    covariances: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """`frechet_distance` from one mean (K,) and covariance (K, K) to R others, (R, K) and (R, K, K): (R,)."""
+    # tr (S S')^(1/2) is the sum of the roots of the eigenvalues of P S' P with P = S^(1/2), which is symmetric.
+    root = _power(covariance, 0.5)
+    products = root @ covariances @ root
+    values = np.linalg.eigvalsh((products + products.transpose(0, 2, 1)) / 2)
+    shared = np.sqrt(np.maximum(values, 0.0)).sum(1)
+    spreads = np.trace(covariance) + np.trace(covariances, axis1=1, axis2=2) - 2 * shared
+    found: NDArray[np.float64] = np.maximum(((means - mean) ** 2).sum(1) + spreads, 0.0)
+    return found
+
+
+def displacements(first: Moments, second: Moments) -> NDArray[np.float64]:
+    """What each component adds to `frechet_distance`, (K,), all at least 0.
+
+    The squared way, along that component, of the map that turns the first normal distribution into the second with the
+    least movement: ``x -> m' + A (x - m)`` with ``A = S^(-1/2) (S^(1/2) S' S^(1/2))^(1/2) S^(-1/2)``. They add up to
+    the distance where S is not singular. Raises ValueError as `frechet_distance` does.
+    """
+    first._check(second)
+    covariance = first.covariance()
+    root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
+    moved = inverse @ _power(root @ second.covariance() @ root, 0.5) @ inverse - np.eye(first.components)
+    found: NDArray[np.float64] = (first.mean() - second.mean()) ** 2 + np.diagonal(moved @ covariance @ moved.T)
+    return np.maximum(found, 0.0)
+
+
+def _power(symmetric: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """Of a matrix without negative eigenvalues; directions without variance stay without."""
+    values, vectors = np.linalg.eigh((symmetric + symmetric.T) / 2)
+    there = values > SINGULAR * max(float(values[-1]), SINGULAR)
+    powers = np.where(there, np.where(there, values, 1.0) ** exponent, 0.0)
+    power: NDArray[np.float64] = (vectors * powers) @ vectors.T
+    return power
 
 
 def _possible(records: int, sums: NDArray[np.int64], products: NDArray[np.int64]) -> bool:

@@ -42,7 +42,7 @@ def unevenness(sample: Sample, cells: int) -> Unevenness:
 
     Records without a sequence are cut in the order of time; sequences go to a block as a whole.
     """
-    owner = _blocks(sample)
+    owner = blocks_of(sample)
     dimensions = sample.codes.shape[1]
     blocks = int(owner.max(initial=-1)) + 1
     if blocks < 2 or not dimensions:
@@ -57,7 +57,7 @@ def unevenness(sample: Sample, cells: int) -> Unevenness:
     return Unevenness(np.nan_to_num(jensen_shannon(counts, rest)))
 
 
-def _blocks(sample: Sample) -> NDArray[np.int64]:
+def blocks_of(sample: Sample) -> NDArray[np.int64]:
     """(S,) the block of each row, 0.. without gaps."""
     singles = np.arange(sample.independent) * BLOCKS // max(sample.independent, 1)
     middles = np.cumsum(sample.lengths) - sample.lengths / 2

@@ -104,7 +104,7 @@ def _ingest_kafka(store: Store, settings: Settings, stop: threading.Event) -> No
     ingest = Ingest(store, settings, Embedders(settings))
     source = KafkaSource(
         settings.kafka,
-        [settings.kafka.predictions_topic],
+        [settings.kafka.predictions_topic, settings.kafka.labels_topic],
         start_offset=ingest.start_offset,
         on_revoke=ingest.settle,
     )

@@ -14,13 +14,16 @@ import msgspec
 
 from detectors.baseline import BaselineStatistic
 from detectors.clusters import ClusterCentres
+from detectors.moments_baseline import MomentsBaseline
 from embeddings.projection import Projection
 from monitor.classes import Classes
 from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BaselineError
+from monitor.reference import Reference
 
-FORMAT_VERSION = 2
-"""2 adds the statistics of slices, and clusters; a baseline of format 1 has neither."""
+FORMAT_VERSION = 3
+"""2 adds the statistics of slices, and clusters; 3 adds moments, seasons and quality by labels. What a format does not
+have is absent."""
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -59,6 +62,10 @@ class Baseline:
     """By "key=value": what windows of that slice are compared with, on the same bins."""
     centres: ClusterCentres | None = None
     """Clusters of the components; None where the baseline is too small for any, and in format 1."""
+    moments: MomentsBaseline | None = None
+    """Of the components of all records; None where hardly any embedding is finite, and before format 3."""
+    reference: Reference | None = None
+    """How good the model was on the labelled records among these; None without labels, and before format 3."""
 
     def statistic_of(self, slice_key: str) -> BaselineStatistic | None:
         """What a slice's windows are compared with ("" for all records); None where the baseline has none of it."""
@@ -78,6 +85,8 @@ class Baseline:
                 "projection": self.projection.to_dict(),
                 "statistic": self.statistic.to_bytes(),
                 "centres": self.centres.to_bytes() if self.centres else None,
+                "moments": self.moments.to_bytes() if self.moments else None,
+                "reference": self.reference.to_bytes() if self.reference else None,
                 "slices": {name: self.slices[name].to_bytes() for name in sorted(self.slices)},
             }
         )
@@ -89,7 +98,8 @@ class Baseline:
             tree: dict[str, Any] = msgspec.msgpack.decode(data)
             if tree["format"] > FORMAT_VERSION:
                 raise BaselineError(f"baseline has format {tree['format']}, this segwatch reads up to {FORMAT_VERSION}")
-            centres, slices = tree.get("centres"), tree.get("slices", {})
+            centres, slices, moments = tree.get("centres"), tree.get("slices", {}), tree.get("moments")
+            reference = tree.get("reference")
             baseline = cls(
                 tree["model"],
                 tree["version"],
@@ -101,6 +111,8 @@ class Baseline:
                 BaselineStatistic.from_bytes(tree["statistic"]),
                 {name: BaselineStatistic.from_bytes(each) for name, each in slices.items()},
                 ClusterCentres.from_bytes(centres) if centres else None,
+                MomentsBaseline.from_bytes(moments) if moments else None,
+                Reference.from_bytes(reference) if reference else None,
             )
             baseline.statistic.layout.check(baseline.classes.names, baseline.projection.components)
             return baseline
@@ -120,4 +132,7 @@ class Baseline:
             "components": self.projection.components,
             "slice": self.slice or None,
             "slices": len(self.slices),
+            "seasons": self.statistic.seasons.rhythm.describe() if self.statistic.seasons else None,
+            "labelled": self.reference.labelled if self.reference else 0,
+            "iou": {one.name: one.to_json() for one in self.reference.figures[""]} if self.reference else None,
         }

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectors.quality.confusion import ClassTable
 from embeddings.backbones import BackboneSpec, backbone_spec
 from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
@@ -157,8 +158,15 @@ class BaselineBook:
             # A version without a baseline takes its classes from the name's newest active one, and is never scored.
             classes = self._load(self._newest[model]).classes
             log.debug("%s version %s has no active baseline: counted, not scored", model, version)
-            return Route(None, "", classes, Extractor(None, None, self._pool, self._limits, self._uri_prefixes))
+            extractor = Extractor(None, None, self._pool, self._limits, self._uri_prefixes, _table(classes))
+            return Route(None, "", classes, extractor)
         baseline = self._load(baseline_id)
         embedder = self._embedders.of_baseline(baseline.backbone) if baseline.backbone else None
-        extractor = Extractor(baseline.plan, embedder, self._pool, self._limits, self._uri_prefixes)
+        table = _table(baseline.classes)
+        extractor = Extractor(baseline.plan, embedder, self._pool, self._limits, self._uri_prefixes, table)
         return Route(baseline, baseline_id, baseline.classes, extractor)
+
+
+def _table(classes: Classes) -> ClassTable | None:
+    """What the values of maps mean; None for a model without any class."""
+    return ClassTable.of(classes.indices, classes.ignore) if classes.names else None

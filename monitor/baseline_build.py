@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from detectors.baseline import BaselineStatistic
 from detectors.clusters import ClusterCentres, sample_rows
 from detectors.layout import Layout
+from detectors.moments_baseline import MomentsBaseline
+from detectors.signals.embedding import Embedding
 from detectors.signals.mask_geometry import SHAPES
 from embeddings.backbones import BACKBONES, BackboneSpec
 from embeddings.embedder import Embedder
@@ -40,8 +42,10 @@ from monitor.contributions import slices_of
 from monitor.embedding_plan import GIVEN, EmbeddingPlan
 from monitor.errors import BadRecord, BaselineError
 from monitor.extract import Extractor, Prepared, features_of, images_at_once, instances_in, sizes_of
+from monitor.kept_masks import keep
 from monitor.mask_shapes import shapes_of
 from monitor.records import Label, Limits, Prediction, decode_chunk
+from monitor.reference import LabelledRecord, Labels, Reference, make_reference
 from monitor.settings import Settings
 from monitor.sources.protocol import RawRecord, Source
 
@@ -66,6 +70,9 @@ class BuildCounts:
     not_ok: int = 0
     other: int = 0
     """Of another model or version, or outside the slice."""
+    labelled: int = 0
+    """Of those used, records that a label was held against."""
+    bad_labels: int = 0
 
 
 class Row(msgspec.Struct, array_like=True):
@@ -176,12 +183,14 @@ def build_baseline(
     version: str,
     slice_key: str = "",
     classes: Classes | None = None,
+    labels: Labels | None = None,
     on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
     now_us: int,
 ) -> tuple[Baseline, BuildCounts]:
     """Build from every record of ``source`` that is of this model and version, has status ok, and lies in the slice.
 
-    Bad records are handed to ``on_bad`` and left out; a repeated ``input_id`` counts once. All records must be
+    ``labels``: what the records are held against, for quality. Bad records, and labels that do not fit, are handed to
+    ``on_bad`` and left out; a repeated ``input_id`` counts once. All records must be
     embedded in one way: by the backbone, or all with embeddings of one length that they bring along.
 
     Raises BaselineError where no usable record is left, or where records differ in how they are embedded.
@@ -191,7 +200,7 @@ def build_baseline(
         with (Path(folder) / "rows").open("w+b") as rows, (Path(folder) / "vectors").open("w+b") as vectors:
             spool = Spool(rows, vectors)
             build = _FirstPass(
-                settings, spec_of, embedder_of, spool, counts, on_bad, (model, version, slice_key), now_us
+                settings, spec_of, embedder_of, spool, counts, on_bad, (model, version, slice_key), now_us, labels or {}
             )
             build.run(source)
             if build.plan is None or not spool.records:
@@ -214,9 +223,21 @@ def build_baseline(
             except ValueError as error:
                 raise BaselineError(f"model {model!r} version {version!r}: {error}") from None
             centres = spool.centres(projection)
-            statistic, slices = _count(spool, projection, centres, known, settings, Path(folder))
-    backbone = _ref(build.embedder)
-    baseline = Baseline(model, version, slice_key, known, build.plan, backbone, projection, statistic, slices, centres)
+            counted = _count(spool, projection, centres, known, settings, Path(folder))
+    baseline = Baseline(
+        model,
+        version,
+        slice_key,
+        known,
+        build.plan,
+        _ref(build.embedder),
+        projection,
+        counted.statistic,
+        counted.slices,
+        centres,
+        counted.moments,
+        _reference(build, known, settings, on_bad, labels, counts) if labels else None,
+    )
     return baseline, counts
 
 
@@ -242,7 +263,11 @@ class _FirstPass:
         on_bad: Callable[[RawRecord, BadRecord], None] | None,
         wanted: tuple[str, str, str],
         now_us: int,
+        labels: Labels,
     ) -> None:
+        self._labels = labels
+        self.labelled: list[LabelledRecord] = []
+        """Records that have labels, with their masks."""
         self._settings = settings
         self._spec_of = spec_of
         self.embedder: Embedder | None = None
@@ -302,6 +327,8 @@ class _FirstPass:
                 keys.append(key)
                 predictions.append(prediction)
                 prepared.append(ready)
+                if prediction.input_id in self._labels:
+                    self.labelled.append(_labelled(prediction, ready))
         if prepared and self._extractor is not None:
             self._spool.add(keys, predictions, prepared, self._extractor.embeddings(prepared))
             self._counts.used += len(prepared)
@@ -335,6 +362,37 @@ class _FirstPass:
             self._on_bad(raw, bad)
 
 
+def _labelled(prediction: Prediction, prepared: Prepared) -> LabelledRecord:
+    return (
+        prediction.input_id,
+        prediction.sequence,
+        msgspec.json.encode(prediction.slices, order="sorted").decode(),
+        prediction.sampling_probability,
+        prediction.event_time_us,
+        keep(prediction, prepared.size),
+    )
+
+
+def _reference(
+    build: _FirstPass,
+    classes: Classes,
+    settings: Settings,
+    on_bad: Callable[[RawRecord, BadRecord], None] | None,
+    labels: Labels,
+    counts: BuildCounts,
+) -> Reference | None:
+    """How good the model was on the records that have labels."""
+
+    def bad_label(raw: RawRecord, bad: BadRecord) -> None:
+        counts.bad_labels += 1
+        if on_bad is not None:
+            on_bad(raw, bad)
+
+    found = make_reference(build.labelled, labels, classes, settings.images.max_pixels, bad_label)
+    counts.labelled = found.labelled if found else 0
+    return found
+
+
 def _key(input_id: str) -> int:
     """64 bits of a hash: of a million inputs two share theirs with a probability of 3e-8."""
     return int.from_bytes(hashlib.blake2b(input_id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
@@ -346,6 +404,13 @@ def _differs(raw: RawRecord, how: str) -> BaselineError:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counted:
+    statistic: BaselineStatistic
+    slices: dict[str, BaselineStatistic]
+    moments: MomentsBaseline | None
+
+
 def _count(
     spool: Spool,
     projection: Projection,
@@ -353,7 +418,7 @@ def _count(
     classes: Classes,
     settings: Settings,
     folder: Path,
-) -> tuple[BaselineStatistic, dict[str, BaselineStatistic]]:
+) -> _Counted:
     """The second pass: all records, and those of each slice on the same bins."""
     layout = Layout.of(classes.names, projection.components)
     table = np.memmap(folder / "values", dtype=np.float64, mode="w+", shape=(spool.records, layout.width))
@@ -386,14 +451,33 @@ def _count(
                 members[name].append(where)
         start += len(rows)
     layout, table = _without_empty(layout, table, valued, folder)
-    whole = BaselineStatistic.fit(layout, table, sequences, bins=settings.drift.bins)
+    times_us = np.asarray(spool.times_us, dtype=np.int64)[spool.order()]
+    whole = BaselineStatistic.fit(
+        layout, table, sequences, bins=settings.drift.bins, times_us=times_us, zone=settings.drift.season_time_zone
+    )
+    rhythm = whole.seasons.rhythm if whole.seasons else None
     slices = {}
     for name in _largest(members):
         at = np.sort(np.frombuffer(members[name], dtype=np.int64))
         slices[name] = BaselineStatistic.counted(
-            layout, whole.binning, table, sequences, at, sample_rows=SLICE_SAMPLE_ROWS
+            layout,
+            whole.binning,
+            table,
+            sequences,
+            at,
+            sample_rows=SLICE_SAMPLE_ROWS,
+            times_us=times_us,
+            rhythm=rhythm,
         )
-    return whole, slices
+    return _Counted(whole, slices, _moments(layout, table, sequences))
+
+
+def _moments(
+    layout: Layout, table: np.memmap[Any, np.dtype[np.float64]], sequences: Sequence[str]
+) -> MomentsBaseline | None:
+    """Of the embedding's components; None where there is none of it."""
+    columns = [part for part in layout.signals if part.signal == Embedding.name]
+    return MomentsBaseline.fit(table[:, columns[0].start : columns[0].stop], sequences) if columns else None
 
 
 def _without_empty(
@@ -441,4 +525,5 @@ def describe(counts: BuildCounts) -> Mapping[str, int]:
         "duplicate": counts.duplicate,
         "not ok": counts.not_ok,
         "other model, version or slice": counts.other,
+        "bad labels": counts.bad_labels,
     }

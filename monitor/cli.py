@@ -137,6 +137,7 @@ def baseline() -> None:
 @click.option(
     "--classes", "classes_file", type=FILE, help="Class names, ignored indices, critical classes (YAML or JSON)."
 )
+@click.option("--labels", "labels_files", type=FILE, multiple=True, help="Label records of these inputs, for quality.")
 @slice_option
 @click.option("--activate", is_flag=True, help="Score this version against it from now on.")
 @json_option
@@ -148,6 +149,7 @@ def baseline_build(
     records: tuple[Path, ...],
     more: tuple[Path, ...],
     classes_file: Path | None,
+    labels_files: tuple[Path, ...],
     slice_key: str,
     activate: bool,
     as_json: bool,
@@ -172,6 +174,7 @@ def baseline_build(
             version=version,
             slice_key=slice_key,
             classes=classes,
+            labels=labels_files,
             activate=activate,
             on_bad=Lines(),
         )
@@ -193,6 +196,8 @@ def baseline_build(
         f"baseline {baseline_id[:12]} of {model} version {version}: {counts.used} records,"
         f" {built.statistic.sequences} sequences, {len(built.classes.names)} classes, {built.plan.identity}"
     )
+    if labels_files:
+        click.echo(f"quality: {counts.labelled} records judged by their labels")
     left_out = ", ".join(f"{count} {name}" for name, count in describe(counts).items() if count and name != "used")
     if left_out:
         click.echo(f"left out: {left_out}")
@@ -304,11 +309,19 @@ def run(state: State, role: Any) -> None:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--labels", "labels_files", type=FILE, multiple=True, help="Label records (.jsonl, .jsonl.gz).")
 @slice_option
 @click.option("--strict", is_flag=True, help="Exit 1 where a record was bad.")
 @json_option
 @click.pass_obj
-def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, as_json: bool) -> None:
+def replay(
+    state: State,
+    files: tuple[Path, ...],
+    labels_files: tuple[Path, ...],
+    slice_key: str,
+    strict: bool,
+    as_json: bool,
+) -> None:
     """Files through the same pipeline: event time from the records, as fast as it goes."""
     from monitor.offline import replay as replay_files
 
@@ -319,7 +332,9 @@ def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, 
         rate = counts.read / max(1e-9, time.monotonic() - began)
         click.echo(f"{share}{counts.read} records, {rate:.0f} a second", err=True)
 
-    counts, scored = replay_files(state.settings(), files, slice_key=slice_key, on_bad=Lines(), on_progress=progress)
+    counts, scored = replay_files(
+        state.settings(), files, labels=labels_files, slice_key=slice_key, on_bad=Lines(), on_progress=progress
+    )
     outcomes = {
         name: counts.outcomes.get(name, 0) for name in ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
     }
@@ -330,6 +345,7 @@ def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, 
                 "outcomes": outcomes,
                 "skipped": counts.skipped,
                 "reasons": dict(counts.reasons),
+                "labels": dict(counts.labels),
                 "windows_scored": scored,
             }
         )
@@ -338,6 +354,7 @@ def replay(state: State, files: tuple[Path, ...], slice_key: str, strict: bool, 
             f"{counts.read} records: "
             + ", ".join(f"{count} {name}" for name, count in outcomes.items())
             + (f"; {counts.skipped} outside the slice were skipped" if counts.skipped else "")
+            + ("; labels: " + ", ".join(f"{n} {name}" for name, n in counts.labels.items()) if counts.labels else "")
             + f"; {scored} windows scored"
         )
     if strict and outcomes["dead_letter"]:
@@ -418,16 +435,9 @@ def drift(
     from monitor.present import drift_table
 
     settings = state.settings()
-    length_us = None if window == "all" else _parsed("--window", parse_length, window)
-    since_us = _parsed("--since", parse_time, since) if since else None
-    until_us = _parsed("--until", parse_time, until) if until else None
-    if since_us is not None and until_us is not None and since_us >= until_us:
-        raise InputError(f"--since {since} is not before --until {until}")
+    since_us, until_us, length_us = _range(settings, since, until, window)
     if alpha is not None and not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha}: expected a rate between 0 and 1")
-    pane_us = settings.windows.pane_seconds * 1_000_000
-    if length_us is not None and length_us % pane_us:
-        raise InputError(f"--window {window} is no multiple of the pane ({settings.windows.pane_seconds} s)")
     store = _open(settings, write=False)
     try:
         windows = drift_windows(
@@ -455,6 +465,77 @@ def drift(
 
 @cli.command()
 @click.option("--model", required=True)
+@click.option("--version")
+@click.option("--since", help="RFC 3339 time; windows that begin before it are left out.")
+@click.option("--until", help="RFC 3339 time; windows that begin at it or after it are left out.")
+@click.option("--window", default="24h", show_default=True, help="A multiple of the pane (1h, 7d), or 'all'.")
+@slice_option
+@click.option(
+    "--population",
+    type=click.Choice(["window", "process"]),
+    default="window",
+    show_default=True,
+    help="Quality over the window's own records, or that of the process that made them.",
+)
+@click.option("--metric", "metrics", multiple=True, help="Only this metric (iou, recall, ap, ...); may be repeated.")
+@click.option("--plan", "planned", is_flag=True, help="How many labels would halve the intervals, and what they cost.")
+@json_option
+@click.pass_obj
+def quality(
+    state: State,
+    model: str,
+    version: str | None,
+    since: str | None,
+    until: str | None,
+    window: str,
+    slice_key: str,
+    population: Any,
+    metrics: tuple[str, ...],
+    planned: bool,
+    as_json: bool,
+) -> None:
+    """Quality per class from labels, with 95 % intervals."""
+    from monitor.drift import Baselines
+    from monitor.present import plan_table, quality_table
+    from monitor.quality import quality_windows
+    from monitor.quality_now import VersionFacts
+
+    settings = state.settings()
+    since_us, until_us, length_us = _range(settings, since, until, window)
+    store = _open(settings, write=False)
+    try:
+        facts = VersionFacts(store, Baselines(store), model)
+        if not facts:
+            raise InputError(f"--model {model}: no active baseline has this name")
+        windows = quality_windows(
+            store,
+            model=model,
+            facts=facts,
+            version=version,
+            slice_key=slice_key,
+            since_us=since_us,
+            until_us=until_us,
+            length_us=length_us,
+            pane_us=settings.windows.pane_seconds * 1_000_000,
+            population=population,
+            metrics=metrics or (None if as_json else ("iou", "mean_iou")),
+        )
+        shown = [one.to_json() for one in windows]
+        if planned:
+            for told, one in zip(shown, windows, strict=True):
+                told["plan"] = one.plan(settings.quality.label_price)
+    finally:
+        store.close()
+    if as_json:
+        _print_json({"windows": shown})
+    elif shown:
+        click.echo(plan_table(shown) if planned else quality_table(shown))
+    else:
+        click.echo("No records in this range.")
+
+
+@cli.command()
+@click.option("--model", required=True)
 @click.option("--version", help="Default: the one with a baseline and records in the window.")
 @click.option("--window", required=True, help="START, START/END, START/LENGTH, last or last-alarm.")
 @slice_option
@@ -474,6 +555,168 @@ def report(state: State, model: str, version: str | None, window: str, slice_key
     write_page(out, lambda: report_html(found))
     shown = found.scored.to_json()
     click.echo(f"{out}: {shown['start']} to {shown['end']}, {shown['records']} records, {shown['status']}")
+
+
+@cli.group()
+def labels() -> None:
+    """Labels: annotations of inputs that the model was asked about."""
+
+
+@labels.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    default="auto",
+    show_default=True,
+    help="coco (LVIS too), coco-panoptic, png-folder or jsonl (label records).",
+)
+@click.option("--model", help="Whose classes they are; not needed where there is one model.")
+@click.option("--version", help="Only for this version; default: for every one.")
+@click.option("--annotator", default="import", show_default=True)
+@click.option("--annotation-version", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--label-time", help="RFC 3339; default: now.")
+@click.option("--purpose", type=click.Choice(["spot_check", "relabel", "audit"]), default="spot_check")
+@click.option("--selection-probability", type=float, help="With which each of the inputs was chosen.")
+@click.option(
+    "--input-id",
+    type=click.Choice(["stem", "file_name", "id"]),
+    default="stem",
+    show_default=True,
+    help="What an input's id is made of (a field images[].input_id wins).",
+)
+@click.option("--png-folder", type=click.Path(path_type=Path, file_okay=False), help="Of a panoptic export.")
+@json_option
+@click.pass_obj
+def labels_import(
+    state: State,
+    path: Path,
+    form: str,
+    model: str | None,
+    version: str | None,
+    annotator: str,
+    annotation_version: int,
+    label_time: str | None,
+    purpose: str,
+    selection_probability: float | None,
+    input_id: Any,
+    png_folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Put an annotation export into the store: all of it, or, where an entry is bad, nothing."""
+    from monitor.label_import import ImportRequest, import_file
+
+    if selection_probability is not None and not 0 < selection_probability <= 1:
+        raise InputError(f"--selection-probability {selection_probability}: expected a probability above 0, at most 1")
+    request = ImportRequest(
+        path,
+        form,
+        _parsed("--label-time", parse_time, label_time) if label_time else time.time_ns() // 1000,
+        model=model,
+        version=version,
+        annotator=annotator,
+        annotation_version=annotation_version,
+        purpose=purpose,
+        selection_probability=selection_probability,
+        input_id=input_id,
+        png_folder=png_folder,
+    )
+    settings = state.settings()
+    store = _open(settings, write=True)
+    try:
+        outcomes, (judged, unjoinable) = import_file(store, settings, request)
+    finally:
+        store.close()
+    shown = {name: outcomes.get(name, 0) for name in ("accepted", "replaced", "duplicate", "superseded")}
+    if as_json:
+        counts = {"labels": sum(outcomes.values()), "outcomes": shown, "judged": judged, "unjoinable": unjoinable}
+        _print_json(counts)
+    else:
+        text = ", ".join(f"{count} {name}" for name, count in shown.items() if count)
+        late = f"; {unjoinable} unjoinable: made later than quality.join_days after the event" if unjoinable else ""
+        click.echo(f"{sum(outcomes.values())} labels: {text or 'none'}; {judged} records judged by them{late}")
+
+
+@labels.command("agreement")
+@click.option("--model", required=True)
+@click.option("--version")
+@click.option("--since", help="RFC 3339 time of the inputs' events.")
+@click.option("--until", help="RFC 3339 time of the inputs' events.")
+@json_option
+@click.pass_obj
+def labels_agreement(
+    state: State, model: str, version: str | None, since: str | None, until: str | None, as_json: bool
+) -> None:
+    """How far annotators agree where several labelled the same input, and where they differ most."""
+    from monitor.annotators import agreements
+    from monitor.drift import Baselines
+    from monitor.label_import import classes_of
+    from monitor.present import agreement_table
+    from monitor.records import Limits
+
+    settings = state.settings()
+    since_us, until_us, _ = _range(settings, since, until, "all")
+    store = _open(settings, write=False)
+    try:
+        baselines = Baselines(store)
+        _, classes = classes_of(store, lambda identity: baselines.of(identity).classes, model)
+        pairs = agreements(
+            store,
+            Limits.from_settings(settings),
+            classes,
+            model=model,
+            version=version,
+            since_us=since_us,
+            until_us=until_us,
+        )
+    finally:
+        store.close()
+    if as_json:
+        _print_json({"pairs": pairs})
+    else:
+        click.echo(agreement_table(pairs) if pairs else "No input has labels of two annotators.")
+
+
+@cli.group()
+def relabel() -> None:
+    """What is to be labelled."""
+
+
+@relabel.command("list")
+@click.option("--model")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
+@json_option
+@click.pass_obj
+def relabel_list(state: State, model: str | None, limit: int, as_json: bool) -> None:
+    """Records that wait for a label, and why they were chosen."""
+    from monitor.present import table
+    from monitor.windows import to_text
+
+    store = _open(state.settings(), write=False)
+    try:
+        rows = store.open_spot_checks(model, limit)
+    finally:
+        store.close()
+    items = [
+        {
+            "model": row.model,
+            "version": row.version,
+            "input_id": row.input_id,
+            "event_time": to_text(row.event_time_us),
+            "stream": row.stream,
+            "probability": row.probability,
+            "reason": row.reason,
+            "chosen": to_text(row.chosen_at_us),
+        }
+        for row in rows
+    ]
+    if as_json:
+        _print_json({"items": items})
+    elif items:
+        header = ["model", "version", "input_id", "event_time", "stream", "probability", "reason"]
+        click.echo(table(header, [[item[name] for name in header] for item in items]))
+    else:
+        click.echo("Nothing waits for a label (quality.spot_checks_per_day says how many are asked for).")
 
 
 @cli.group()
@@ -503,6 +746,20 @@ def _open(settings: Settings, *, write: bool) -> Store:
     from monitor.store.store import Store
 
     return Store.open(settings, write=write)
+
+
+def _range(
+    settings: Settings, since: str | None, until: str | None, window: str
+) -> tuple[int | None, int | None, int | None]:
+    """``--since``, ``--until`` and ``--window``; the length is None for 'all'."""
+    length_us = None if window == "all" else _parsed("--window", parse_length, window)
+    since_us = _parsed("--since", parse_time, since) if since else None
+    until_us = _parsed("--until", parse_time, until) if until else None
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        raise InputError(f"--since {since} is not before --until {until}")
+    if length_us is not None and length_us % (settings.windows.pane_seconds * 1_000_000):
+        raise InputError(f"--window {window} is no multiple of the pane ({settings.windows.pane_seconds} s)")
+    return since_us, until_us, length_us
 
 
 def _parsed(option: str, parse: Callable[[str], int], text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,32 @@ from monitor.mask_shapes import no_shapes, shapes_of
 from monitor.records import Prediction
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """What N records add to statistics under their baseline."""
+
+    codes: NDArray[np.uint8]
+    """(N, D); D = 0 for a version without a baseline."""
+    components: NDArray[np.float64]
+    """(N, K) for moments; K = 0 where the baseline has none to compare them with."""
+
+    def among(self, chosen: NDArray[np.bool_]) -> Coded:
+        """These records as the ``chosen`` (M,) of M: the others have zeros for codes, and NaN for components."""
+        if chosen.all():
+            return self
+        codes = np.zeros((len(chosen), self.codes.shape[1]), dtype=np.uint8)
+        components = np.full((len(chosen), self.components.shape[1]), np.nan)
+        codes[chosen], components[chosen] = self.codes, self.components
+        return Coded(codes, components)
+
+
 def codes_of(
     route: Route, prepared: Sequence[Prepared], predictions: Sequence[Prediction], instances: Instances
-) -> NDArray[np.uint8]:
-    """(N, D) codes under the route's baseline; D = 0 for a version without one. ``instances`` of the same records."""
+) -> Coded:
+    """Codes and components under the route's baseline. ``instances`` of the same records."""
     baseline = route.baseline
     if baseline is None:
-        return np.zeros((len(prepared), 0), dtype=np.uint8)
+        return Coded(np.zeros((len(prepared), 0), dtype=np.uint8), np.zeros((len(prepared), 0)))
     components = baseline.projection.project(route.extractor.embeddings(prepared))
     layout = baseline.statistic.layout
     shapes, overlap = no_shapes(instances)
@@ -36,4 +56,5 @@ def codes_of(
         shapes=shapes,
         overlap=overlap,
     )
-    return baseline.statistic.binning.codes(layout.values(features))
+    kept = baseline.moments.moments.components if baseline.moments is not None else 0
+    return Coded(baseline.statistic.binning.codes(layout.values(features)), components[:, :kept])

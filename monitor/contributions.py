@@ -22,6 +22,7 @@ from monitor.pane_state import PaneState
 from monitor.records import Prediction
 from monitor.sources.protocol import RawRecord
 from monitor.store.values import PaneDelta, PaneKey, SampleRow
+from monitor.sureness import Sureness
 from monitor.tallies import (
     CONFIDENCE_BUCKET,
     CONFIDENCE_BUCKETS,
@@ -56,6 +57,12 @@ class Counted:
     baseline_id: str
     bins: int
     classes: Classes
+    masks: Sequence[bytes | None]
+    """What is kept of each for its labels; None of failed ones, and where nothing is kept."""
+    components: NDArray[np.float64]
+    """(N, K) of the embedding, of which moments are kept; K = 0 where none are. NaN for failed ones."""
+    sureness: Sureness | None
+    """How sure the model was of what it found; None where nothing is kept for labels."""
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -64,6 +71,9 @@ class Counted:
         """Those of the records that are ``chosen``, (N,)."""
         if chosen.all():
             return self
+        sureness = self.sureness
+        if sureness is not None:
+            sureness = sureness.where(chosen, np.repeat(chosen, np.diff(self.instances.offsets)))
         return Counted(
             list(compress(self.raws, chosen)),
             list(compress(self.predictions, chosen)),
@@ -73,6 +83,9 @@ class Counted:
             self.baseline_id,
             self.bins,
             self.classes,
+            list(compress(self.masks, chosen)),
+            self.components[chosen],
+            sureness,
         )
 
     def samples(self) -> list[SampleRow]:
@@ -92,15 +105,16 @@ class Counted:
                 raw.partition.topic,
                 raw.partition.number,
                 raw.offset,
+                masks,
             )
-            for raw, prediction, confidence in zip(
-                self.raws, self.predictions, self.instances.mean_scores(), strict=True
+            for raw, prediction, confidence, masks in zip(
+                self.raws, self.predictions, self.instances.mean_scores(), self.masks, strict=True
             )
         ]
 
 
 def pane_deltas(counted: Iterable[Counted], pane_us: int, slice_keys: Sequence[str]) -> dict[PaneKey, PaneDelta]:
-    """Statistics and exemplars that these records add, by (model, version, slice, pane, baseline).
+    """Statistics, exemplars, moments and sureness that these records add, by (model, version, slice, pane, baseline).
 
     ``slice_keys``: the slice keys that get statistics of their own; empty means all.
     """
@@ -123,11 +137,17 @@ def pane_deltas(counted: Iterable[Counted], pane_us: int, slice_keys: Sequence[s
         for key, rows in groups.items():
             state = states.get(key)
             if state is None:
-                state = states[key] = PaneState.empty(records.codes.shape[1], records.bins)
+                kept = 0 if key.slice else records.components.shape[1]
+                classes = 0 if key.slice or records.sureness is None else len(records.classes.names)
+                state = states[key] = PaneState.empty(records.codes.shape[1], records.bins, kept, classes)
             codes = records.codes[rows]
             state.statistic.add(codes, [sequences[row] for row in rows])
             if not key.slice:
                 state.exemplars.add([predictions[row].input_id for row in rows], codes)
+            if state.moments is not None:
+                state.moments.add(records.components[rows])
+            if state.expected is not None and records.sureness is not None:
+                records.sureness.add_to(state.expected, np.array(rows, np.int64), records.instances)
     return {key: PaneDelta(state.statistic.records, state.to_bytes()) for key, state in states.items()}
 
 

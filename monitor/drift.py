@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from detectors.attribution import slice_shares
 from detectors.baseline import BaselineStatistic
 from detectors.exemplars import typical
+from detectors.frechet import FrechetReading, score_with_frechet
 from detectors.harm import Harm, harm_of
-from detectors.score import WindowScore, score_window
+from detectors.score import WindowScore
 from detectors.statistic import PaneStatistic
-from monitor import early
+from monitor import early, rolling
 from monitor.baseline import Baseline
 from monitor.errors import BaselineError
+from monitor.harm_by_labels import harm_by_labels
 from monitor.pane_state import PaneState
+from monitor.rolling import Rolling, rolling_of
+from monitor.seasonal import in_season
 from monitor.settings import DriftSettings, WindowSettings
 from monitor.store.store import Store
 from monitor.store.values import StoredPane
@@ -27,6 +31,8 @@ from monitor.windows import DAY_US, SECOND_US, Window, to_text, window_of
 MOST_SAMPLES = 20
 LEADING_COLUMNS = 8
 """Columns by which records are called typical; later ones carry little of an alarm, and much noise."""
+
+Pace = Literal["sudden", "slow"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,21 @@ class ScoredWindow:
     """The baseline has no records of this slice: it is counted, never scored against others by accident."""
     early: Mapping[str, Any] | None = None
     """The first alarm of the sequential test in the window's time, over all records."""
+    frechet: FrechetReading | None = None
+    """Of all records; None where `detectors.frechet` cannot judge it, and where only a part of the baseline counts."""
+    season: tuple[str, ...] | None = None
+    """The parts of the baseline that the window was compared with; None where it tells none apart."""
+    rolling: Rolling | None = None
+    """The verdict against the last days; None where it is off, and for slices."""
+
+    @property
+    def pace(self) -> Pace | None:
+        """``sudden``: the window differs from the last days. ``slow``: from the frozen baseline only."""
+        if self.rolling is None or not self.rolling.score.scores:
+            return None
+        if self.rolling.score.alarm:
+            return "sudden"
+        return "slow" if self.score is not None and self.score.alarm else None
 
     def to_json(self) -> dict[str, Any]:
         """As in the contract, under ``windows`` of ``segwatch drift --json``."""
@@ -68,7 +89,7 @@ class ScoredWindow:
             "alpha": score.alpha if score else None,
             "supported_alpha": score.supported_alpha if score else None,
             "sequences_needed": score.sequences_needed if score else None,
-            "status": "unknown_slice" if self.unknown_slice else _status(score),
+            "status": self._status(),
             "scores": [
                 {
                     "signal": one.signal,
@@ -95,14 +116,19 @@ class ScoredWindow:
             ],
             "slices": [{"slice": name, "share": share} for name, share in self.slices],
             "early": self.early,
+            "frechet": asdict(self.frechet) if self.frechet else None,
+            "season": self.season,
+            "rolling": self.rolling.to_json() if self.rolling else None,
+            "pace": self.pace,
             "samples": [{"input_id": identity, "evidence_nats": evidence} for identity, evidence in self.samples],
         }
 
-
-def _status(score: WindowScore | None) -> str:
-    if score is None:
-        return "no_baseline"
-    return "alarm" if score.alarm else score.status.replace(" ", "_")
+    def _status(self) -> str:
+        if self.unknown_slice:
+            return "unknown_slice"
+        if self.score is None:
+            return "no_baseline" if self.season is None else "unknown_season"
+        return "alarm" if self.score.alarm else self.score.status.replace(" ", "_")
 
 
 def alpha_per_window(
@@ -113,14 +139,16 @@ def alpha_per_window(
     What the sequential test leaves of the budget of 30 days (`monitor.early.SHARE`) is split evenly over the configured
     lengths, and within a length over its windows: with 1 alarm in 30 days and lengths 1 h and 24 h, an hourly window
     gets 0.8 / 2 / 720. Where the baseline knows ``slices``, all records take half of that, and the slices share the
-    other half.
+    other half. Where windows are compared with the last days too, that takes `monitor.rolling.SHARE` of what all
+    records have.
     """
     windows_in_30_days = 30 * DAY_US / length_us
     budget = drift.false_alarms_per_30_days * (1 - early.SHARE)
     share = min(0.5, budget / len(windows.lengths_seconds) / windows_in_30_days)
-    if not slices:
-        return share
-    return share / 2 / slices if slice_key else share / 2
+    if slice_key:
+        return share / 2 / slices if slices else share
+    whole = share / 2 if slices else share
+    return whole * (1 - rolling.SHARE) if drift.rolling_days else whole
 
 
 class Baselines:
@@ -146,8 +174,14 @@ def score_panes(
     state = PaneState.merged((part.state for part in parts), every_exemplar=True)
     statistic = state.statistic
     key = parts[0].key
-    own = baseline.statistic_of(key.slice) if baseline is not None else None
-    score = score_window(own, statistic, alpha) if own is not None else None
+    known = baseline.statistic_of(key.slice) if baseline is not None else None
+    season = in_season(known, parts) if known is not None else None
+    own = season.baseline if season is not None else None
+    score, frechet = None, None
+    if own is not None:
+        # Moments of a part of the baseline are not kept apart.
+        moments = baseline.moments if baseline is not None and own is baseline.statistic else None
+        score, frechet = score_with_frechet(own, moments, statistic, state.moments, alpha)
     harm: Harm = "unknown"
     if own is not None and score is not None and score.status == "ok":
         harm = harm_of(own, statistic, {one.signal: one.design_effect for one in score.scores})
@@ -162,7 +196,9 @@ def score_panes(
         score=score,
         harm=harm,
         samples=_samples(own, score, state) if own is not None and score is not None and score.alarm else (),
-        unknown_slice=baseline is not None and own is None,
+        unknown_slice=baseline is not None and known is None,
+        frechet=frechet,
+        season=season.names if season is not None else None,
     )
 
 
@@ -175,6 +211,16 @@ def _samples(baseline: BaselineStatistic, score: WindowScore, state: PaneState) 
     return tuple(found)
 
 
+def with_labels(scored: ScoredWindow, store: Store, baseline: Baseline | None) -> ScoredWindow:
+    """The same with ``harm`` as labels have it, where an alarm's window has enough of them."""
+    if baseline is None or scored.score is None or not scored.score.alarm:
+        return scored
+    window = scored.window
+    rows = store.judged(scored.model, scored.version, since_us=window.start_us, until_us=window.end_us)
+    told = harm_by_labels(rows, scored.records, baseline.reference, scored.slice)
+    return scored if told is None else replace(scored, harm=told)
+
+
 def with_slices(scored: ScoredWindow, store: Store, baseline: Baseline | None) -> ScoredWindow:
     """The same verdict, with the shares of each slice where all records of a window alarm."""
     score = scored.score
@@ -183,7 +229,7 @@ def with_slices(scored: ScoredWindow, store: Store, baseline: Baseline | None) -
     carrying = {signal for signal, _ in score.attribution}
     effects = {one.signal: one.design_effect for one in score.scores if one.signal in carrying}
     by_key: dict[str, dict[str, tuple[BaselineStatistic, PaneStatistic]]] = defaultdict(dict)
-    for name, own in baseline.slices.items():
+    for name, known in baseline.slices.items():
         panes = store.read_panes(
             scored.model,
             scored.version,
@@ -192,10 +238,26 @@ def with_slices(scored: ScoredWindow, store: Store, baseline: Baseline | None) -
             until_us=scored.window.end_us,
             baseline_id=scored.baseline_id,
         )
-        if panes:
+        own = in_season(known, panes).baseline if panes else None
+        if own is not None:
             by_key[name.partition("=")[0]][name] = own, PaneState.merged(pane.state for pane in panes).statistic
     shares = [pair for key in sorted(by_key) for pair in slice_shares(by_key[key], effects)]
     return replace(scored, slices=tuple(shares))
+
+
+def with_rolling(
+    scored: ScoredWindow,
+    panes: Sequence[StoredPane],
+    store: Store,
+    baseline: Baseline | None,
+    drift: DriftSettings,
+    windows: WindowSettings,
+) -> ScoredWindow:
+    """The same verdict, with that of the window, made of these panes, against the last days."""
+    if baseline is None or scored.score is None:
+        return scored
+    alpha = scored.score.alpha
+    return replace(scored, rolling=rolling_of(store, baseline.statistic, panes, scored.window, alpha, drift, windows))
 
 
 def with_early(scored: ScoredWindow, store: Store) -> ScoredWindow:
@@ -253,7 +315,8 @@ def drift_windows(
                 share = alpha_per_window(window.length_us, drift, settings, slice_key, known_slices)
             scored = score_panes(members, window, baseline, share)
             if scored is not None:
-                result.append(with_early(with_slices(scored, store, baseline), store))
+                scored = with_rolling(scored, members, store, baseline, drift, settings)
+                result.append(with_early(with_slices(with_labels(scored, store, baseline), store, baseline), store))
     return result
 
 

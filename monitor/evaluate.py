@@ -17,11 +17,24 @@ import msgspec
 
 from alerts.actions import Action, drift_alert
 from detectors.baseline import BaselineStatistic
-from monitor.drift import Baselines, ScoredWindow, alpha_per_window, score_panes, with_early, with_slices
+from monitor.drift import (
+    Baselines,
+    ScoredWindow,
+    alpha_per_window,
+    score_panes,
+    with_early,
+    with_labels,
+    with_rolling,
+    with_slices,
+)
 from monitor.early import EarlyDetection
 from monitor.errors import NotLeader, StoreError
+from monitor.joining import Joining
 from monitor.pane_state import PaneState
+from monitor.quality_now import QualityNow
 from monitor.settings import Settings, WebSettings
+from monitor.sources.files import CLUSTER as FILES
+from monitor.spot_checks import SpotChecks
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import DueWindow, OutboxMessage, ScoreRow
@@ -34,6 +47,10 @@ TICK_S = 2.0
 EXPIRE_EVERY_S = 3600.0
 FOLD_ROWS = 2000
 """Delta rows folded in one transaction: some tens of megabytes at most."""
+
+
+class _HasSeasonsError(Exception):
+    """A baseline that the sequential test cannot use."""
 
 
 class Evaluator:
@@ -54,7 +71,11 @@ class Evaluator:
         self._pane_us = settings.windows.pane_seconds * SECOND_US
         stands_us = settings.windows.lengths_seconds[0] * SECOND_US
         self._early = EarlyDetection(store, settings.drift, self._pane_us, stands_us)
+        self._joining = Joining(store, settings, self._baselines, wall_us)
+        self._spot_checks = SpotChecks(store, settings, self._baselines, wall_us)
+        self._quality = QualityNow(store, settings, self._baselines, wall_us)
         self._fed_until_us: int | None = None
+        self._seasonal: set[str] = set()
         self._leader: Leader | None = None
         self._expired_at = float("-inf")
         self._on_score = on_score
@@ -93,6 +114,7 @@ class Evaluator:
         clocks = [
             PartitionClock(progress.max_event_time_us, progress.caught_up_at_us)
             for progress in self._store.partition_progress()
+            if progress.partition.topic != self._settings.kafka.labels_topic  # a label holds no window up
         ]
         mark = watermark(clocks)
         scored = self._evaluate(
@@ -103,6 +125,7 @@ class Evaluator:
             before_us = self._wall_us() - round(self._settings.store.retention_days * DAY_US)
             assert self._leader is not None
             expired = self._leader.expire(before_us)
+            self._leader.forget_masks(self._wall_us() - round(self._settings.quality.keep_masks_days * DAY_US))
             if expired.panes or expired.samples:
                 log.info(
                     "retention: deleted what is older than %s: %d panes, %d verdicts, %d identities of records;"
@@ -113,6 +136,16 @@ class Evaluator:
                     expired.samples,
                 )
         return scored
+
+    @property
+    def judged(self) -> tuple[int, int]:
+        """Records judged by their labels since this evaluator was made, and labels that came too late for it."""
+        return self._joining.judged, self._joining.unjoinable
+
+    def settle(self) -> int:
+        """After files were read: close all windows, or, in a store that Kafka fills, those its watermark has passed."""
+        live = any(one.partition.cluster != FILES for one in self._store.partition_progress())
+        return self.tick() if live else self.finish()
 
     def finish(self) -> int:
         """Fold everything and close all windows: the end of a replay."""
@@ -135,6 +168,8 @@ class Evaluator:
         with span("fold"):
             while leader.fold(merge_states, lengths_us, FOLD_ROWS):
                 pass
+        with span("judge labels"):
+            self._joining.step(leader, everything=watermark_us == END_OF_TIME_US)
         if watermark_us is None:
             return 0
         with span("early detection"):
@@ -146,6 +181,11 @@ class Evaluator:
                 with span("score", attributes={"model": window.model, "version": window.version}):
                     self._score(leader, window)
             scored += len(due)
+        with span("choose spot checks"):
+            self._spot_checks.step(leader, watermark_us)
+        with span("estimate quality"):
+            self._quality.step(leader, watermark_us, self._joining.changed)
+            self._joining.changed.clear()
         return scored
 
     def _feed(self, leader: Leader, watermark_us: int) -> bool:
@@ -160,14 +200,27 @@ class Evaluator:
         active = self._store.active_baselines()
         for (model, version), entry in active.items():
             identity = entry.meta.id
-            load = partial(self._statistic, identity)
-            more |= self._early.feed(leader, model, version, identity, load, until_us)
+            if identity in self._seasonal:
+                continue
+            load = partial(self._unseasonal, identity)
+            try:
+                more |= self._early.feed(leader, model, version, identity, load, until_us)
+            except _HasSeasonsError:
+                log.info("no early detection with baseline %s: it has seasons", identity[:12])
+                self._seasonal.add(identity)
         self._early.keep({entry.meta.id for entry in active.values()})
         self._fed_until_us = None if more else until_us
         return more
 
-    def _statistic(self, baseline_id: str) -> BaselineStatistic:
-        return self._baselines.of(baseline_id).statistic
+    def _unseasonal(self, baseline_id: str) -> BaselineStatistic:
+        """What the sequential test ranks against. It knows one baseline for all hours, and would take night for drift.
+
+        Raises _HasSeasonsError where the baseline tells hours or weekdays apart.
+        """
+        statistic = self._baselines.of(baseline_id).statistic
+        if statistic.seasons is not None and statistic.seasons.rhythm.calendar is not None:
+            raise _HasSeasonsError
+        return statistic
 
     def _score(self, leader: Leader, due: DueWindow) -> None:
         window = Window(due.start_us, due.end_us)
@@ -185,7 +238,9 @@ class Evaluator:
         scored = score_panes(panes, window, baseline, alpha)
         if scored is None:  # retention took the panes
             scored = ScoredWindow(due.model, due.version, due.slice, window, due.baseline_id, 0, 0, None)
-        scored = with_early(with_slices(scored, self._store, baseline), self._store)
+        scored = with_rolling(scored, panes, self._store, baseline, self._settings.drift, self._settings.windows)
+        scored = with_labels(with_slices(scored, self._store, baseline), self._store, baseline)
+        scored = with_early(scored, self._store)
         row = ScoreRow(
             records=scored.records,
             alarm=scored.score.alarm if scored.score else None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.features import Features
+from detectors.quality.confusion import ClassTable, IndexMap
 from detectors.signals.input import COLUMNS
 from embeddings.embedder import Embedder
 from embeddings.image_statistics import image_statistics
@@ -23,6 +24,7 @@ from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BadRecord
 from monitor.instances import Instances, instances_of
 from monitor.records import Prediction, decode_semantic, fetch_image, semantic_summary
+from monitor.sureness import map_sureness
 
 UNUSED_SIZE = 64
 """Side to which images are prepared that no backbone will see: what counts is whether they can be decoded."""
@@ -62,12 +64,15 @@ class Prepared(NamedTuple):
     """(I,) of `embeddings.image_statistics`; None where no image was decoded."""
     size: tuple[int, int] = (0, 0)
     """Height and width of the original image; zeros where there is none."""
+    sureness: NDArray[np.int64] | None = None
+    """(C + 1, BINS) pixels of the map by class and confidence; None without a confidence map, or where nobody asks."""
 
 
 class Extractor:
     """Prepares and embeds the records of one plan.
 
-    ``plan`` None (a version without a baseline): images are still checked, nothing is embedded.
+    ``plan`` None (a version without a baseline): images are still checked, nothing is embedded. ``table``: what the
+    values of maps mean, where it is to be counted how sure the model was of each class.
     """
 
     def __init__(
@@ -77,8 +82,10 @@ class Extractor:
         pool: Executor,
         limits: ImageLimits,
         uri_prefixes: Sequence[str],
+        table: ClassTable | None = None,
     ) -> None:
         self.plan = plan
+        self._table = table
         self._embedder = embedder
         self._pool = pool
         self._limits = limits
@@ -94,22 +101,32 @@ class Extractor:
         try:
             shares: dict[int, float] | None = None
             confidence: float | None = None
+            maps: tuple[IndexMap, NDArray[np.uint8]] | None = None
             if prediction.semantic is not None:
                 indices, probabilities = decode_semantic(prediction.semantic, self._limits.max_pixels)
                 shares, confidence = semantic_summary(indices, probabilities)
+                maps = None if probabilities is None else (indices, probabilities)
             names: list[str] | None = None
             scores: list[float] = []
             if prediction.instances is not None:
                 names = [instance.class_name for instance in prediction.instances]
                 scores = [instance.score for instance in prediction.instances]
             if prediction.embedding is not None:
-                return Prepared(None, self._check_given(prediction.embedding), names, scores, shares, confidence)
+                given = self._check_given(prediction.embedding)
+                sureness = self._sureness(maps, (0, 0))
+                return Prepared(None, given, names, scores, shares, confidence, sureness=sureness)
             pixels, statistics, size = self._image(prediction)
-            return Prepared(pixels, None, names, scores, shares, confidence, statistics, size)
+            sureness = self._sureness(maps, size)
+            return Prepared(pixels, None, names, scores, shares, confidence, statistics, size, sureness)
         except ImageError as error:
             return BadRecord(error.reason, error.detail)
         except BadRecord as error:
             return error
+
+    def _sureness(
+        self, maps: tuple[IndexMap, NDArray[np.uint8]] | None, size: tuple[int, int]
+    ) -> NDArray[np.int64] | None:
+        return None if maps is None or self._table is None else map_sureness(*maps, self._table, size)
 
     def _check_given(self, embedding: NDArray[np.floating]) -> NDArray[np.floating]:
         if self.plan is not None and len(embedding) != self.plan.dimensions:

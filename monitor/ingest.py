@@ -33,19 +33,25 @@ from monitor.contributions import Counted, pane_deltas, tally_counted, tally_out
 from monitor.dead_letters import dead_letter
 from monitor.errors import BadRecord, PartitionLost, StoreError
 from monitor.extract import UNUSED_SIZE, Prepared, images_at_once, instances_in
+from monitor.kept_masks import keep
+from monitor.label_rows import label_row
 from monitor.records import Label, Limits, Model, Prediction, decode_chunk
 from monitor.settings import Settings
 from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord, Source
 from monitor.store.store import Store
 from monitor.store.transaction import Transaction
 from monitor.store.values import Advance, OutboxMessage
-from monitor.tallies import BACKBONE_FALLBACKS, DEAD_LETTER, DROPPED, TallyKey
+from monitor.sureness import Sureness, mask_areas
+from monitor.tallies import BACKBONE_FALLBACKS, DEAD_LETTER, DROPPED, LABELS, RECORDS, TallyKey
 from monitor.telemetry import consume_span, span
 from monitor.windows import SECOND_US, is_late
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Totals = tuple[Counter[str], Counter[str], Counter[str]]
+"""Outcomes of records, reasons of dead letters, outcomes of labels."""
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 5.0
 PATIENCE_S = 1.0
@@ -61,6 +67,7 @@ class Item(msgspec.Struct, eq=False):
 
     raw: RawRecord
     prediction: Prediction | None = None
+    label: Label | None = None
     route: Route | None = None
     pending: Future[Prepared | BadRecord] | Prepared | BadRecord | None = None
     bad: BadRecord | None = None
@@ -86,12 +93,14 @@ class IngestCounts:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    """What became of the labels read; bad ones are among the outcomes too, as ``dead_letter``."""
     skipped: int = 0
     """Outside the slice that was asked for."""
 
     @property
     def read(self) -> int:
-        return sum(self.outcomes.values())
+        return sum(self.outcomes.values()) + sum(count for name, count in self.labels.items() if name != "dead_letter")
 
 
 OnBad = Callable[[RawRecord, BadRecord], None]
@@ -118,6 +127,7 @@ class Ingest:
         self._settings = settings
         self._wall_us = wall_us
         self._on_bad = on_bad
+        self._keeps = settings.quality.keep_masks_days > 0
         self._slice = tuple(slice_key.split("=", 1)) if slice_key else None
         self._pool = ThreadPoolExecutor(settings.embedding.decode_threads, thread_name_prefix="prepare")
         self._book = BaselineBook(store, settings, embedders, self._pool)
@@ -278,7 +288,9 @@ class Ingest:
                 item.bad = value
                 continue
             if isinstance(value, Label):
-                item.bad = BadRecord("unknown_type", "a label among predictions")
+                item.label = value
+                if value.model is not None and self._route_once(routes, value.model) is None:
+                    item.bad = _unknown(value.model)
                 continue
             item.prediction = value
             if self._slice is not None and value.slices.get(self._slice[0]) != self._slice[1]:
@@ -290,19 +302,21 @@ class Ingest:
                 self._max_event_us[partition] = event_us
             item.late = is_late(event_us, raw.timestamp_us, lateness_us)
             with consume_span(raw, self._settings.kafka.group_id):
-                try:
-                    item.route = routes[value.model]
-                except KeyError:
-                    item.route = routes[value.model] = self._route(value.model)
+                item.route = self._route_once(routes, value.model)
                 if item.route is None:
-                    item.bad = BadRecord("unknown_model", f"no baseline has the model name {value.model.name!r}")
+                    item.bad = _unknown(value.model)
                 elif value.status == "ok" and not item.late:
                     item.pending = item.route.extractor.submit(value)
         chunk.advances = self._advances(standing, reached)
         return chunk
 
-    def _route(self, model: Model) -> Route | None:
-        return self._retrying(lambda: self._book.route(model.name, model.version))
+    def _route_once(self, routes: dict[Model, Route | None], model: Model) -> Route | None:
+        """The route of a model version; ``routes`` are those that this chunk has asked for."""
+        try:
+            return routes[model]
+        except KeyError:
+            routes[model] = route = self._retrying(lambda: self._book.route(model.name, model.version))
+            return route
 
     def _advances(self, standing: Sequence[Progress], reached: dict[Partition, int]) -> list[Advance]:
         """Offsets that the chunk moves, and heartbeats of partitions in which nothing came."""
@@ -362,7 +376,7 @@ class Ingest:
             outcome = pending.result() if isinstance(pending, Future) else pending
             if isinstance(outcome, BadRecord):
                 item.bad = outcome
-            elif item.bad is None and not item.late:
+            elif item.bad is None and not item.late and item.prediction is not None:
                 by_route.setdefault(id(item.route), []).append((item, outcome))
         for members in by_route.values():
             chunk.counted.append(self._counted(members))
@@ -376,14 +390,30 @@ class Ingest:
         instances = instances_in([each or NOTHING for _, each in members], route.classes)
         with span("embed", records=len(prepared)):
             good = [item.prediction for item, each in members if each is not None and item.prediction is not None]
-            codes = codes_of(route, prepared, good, instances if succeeded.all() else instances.where(succeeded))
-        if not succeeded.all():
-            some, codes = codes, np.zeros((len(members), codes.shape[1]), dtype=np.uint8)
-            codes[succeeded] = some
+            coded = codes_of(route, prepared, good, instances if succeeded.all() else instances.where(succeeded))
+        coded = coded.among(succeeded)
         bins = route.baseline.statistic.binning.bins if route.baseline is not None else 1
         predictions = [item.prediction for item, _ in members if item.prediction is not None]
         raws = [item.raw for item, _ in members]
-        return Counted(raws, predictions, succeeded, codes, instances, route.baseline_id, bins, route.classes)
+        masks: list[bytes | None] = [None] * len(members)
+        sureness = None
+        if self._keeps:
+            masks = [each and keep(one, each.size) for one, (_, each) in zip(predictions, members, strict=True)]
+            areas = mask_areas([instance.mask for one in good for instance in one.instances or ()])
+            sureness = Sureness(areas, [each and each.sureness for _, each in members])
+        return Counted(
+            raws,
+            predictions,
+            succeeded,
+            coded.codes,
+            instances,
+            route.baseline_id,
+            bins,
+            route.classes,
+            masks,
+            coded.components,
+            sureness,
+        )
 
     # -- the commit stage ----------------------------------------------------------------------------------------
 
@@ -407,7 +437,7 @@ class Ingest:
         fallbacks = self._embedders.fallbacks - self._fallbacks_told
         while self._failure is None:
             try:
-                outcomes, reasons = self._retrying(lambda: self._transact(chunk, fallbacks))
+                outcomes, reasons, labels = self._retrying(lambda: self._transact(chunk, fallbacks))
             except PartitionLost as lost:
                 log.info("%s: somebody else went on with it; its records are left to them", lost)
                 partition = lost.partition
@@ -424,10 +454,11 @@ class Ingest:
                 self._fallbacks_told += fallbacks
                 self.counts.outcomes.update(outcomes)
                 self.counts.reasons.update(reasons)
+                self.counts.labels.update(labels)
                 self._report_bad(chunk)
                 return
 
-    def _transact(self, chunk: Chunk, fallbacks: int) -> tuple[Counter[str], Counter[str]]:
+    def _transact(self, chunk: Chunk, fallbacks: int) -> Totals:
         with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
             return self._write(tx, chunk, fallbacks)
 
@@ -454,8 +485,8 @@ class Ingest:
                 if item.bad is not None:
                     self._on_bad(item.raw, item.bad)
 
-    def _write(self, tx: Transaction, chunk: Chunk, fallbacks: int) -> tuple[Counter[str], Counter[str]]:
-        # The order (offsets, identities, panes, tallies) is the same in every worker, so that no two can deadlock.
+    def _write(self, tx: Transaction, chunk: Chunk, fallbacks: int) -> Totals:
+        # Offsets, identities, labels, panes, tallies: the same order in every worker, so that no two can deadlock.
         tx.advance(*chunk.advances)
         tallies: Counter[TallyKey] = Counter()
         outbox: list[OutboxMessage] = []
@@ -467,12 +498,17 @@ class Ingest:
             tally_counted(tallies, new[-1])
             for prediction in compress(records.predictions, ~fresh):
                 _tally_item(tallies, prediction, "duplicate")
+        told = [item for item in chunk.items if item.label is not None and item.bad is None]
+        for outcome in tx.insert_labels([label_row(item.raw, item.label) for item in told if item.label is not None]):
+            tallies[TallyKey(LABELS, "", "", outcome, 0)] += 1
         late = [item for item in chunk.items if item.late and item.bad is None and item.prediction is not None]
         known = tx.known_samples([_identity(item) for item in late])
         for item, seen in zip(late, known, strict=True):
             _tally_item(tallies, item.prediction, "duplicate" if seen else "late")
         for item in chunk.items:
             if item.bad is not None:
+                if item.label is not None:
+                    tallies[TallyKey(LABELS, "", "", "dead_letter", 0)] += 1
                 model = item.prediction.model if item.prediction is not None and item.route is not None else None
                 tally_outcome(tallies, model.name if model else "", model.version if model else "", "dead_letter")
                 tallies[TallyKey(DEAD_LETTER, "", "", item.bad.reason, 0)] += 1
@@ -506,12 +542,13 @@ def _tally_item(tallies: Counter[TallyKey], prediction: Prediction | None, outco
     tally_outcome(tallies, prediction.model.name, prediction.model.version, outcome)
 
 
-def _summary(tallies: Counter[TallyKey]) -> tuple[Counter[str], Counter[str]]:
-    outcomes: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+def _unknown(model: Model) -> BadRecord:
+    return BadRecord("unknown_model", f"no baseline has the model name {model.name!r}")
+
+
+def _summary(tallies: Counter[TallyKey]) -> Totals:
+    by_series: dict[str, Counter[str]] = {RECORDS: Counter(), DEAD_LETTER: Counter(), LABELS: Counter()}
     for key, count in tallies.items():
-        if key.series == "records":
-            outcomes[key.label] += count
-        elif key.series == DEAD_LETTER:
-            reasons[key.label] += count
-    return outcomes, reasons
+        if key.series in by_series:
+            by_series[key.series][key.label] += count
+    return by_series[RECORDS], by_series[DEAD_LETTER], by_series[LABELS]

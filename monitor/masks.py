@@ -375,7 +375,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise ValueError(f"expected a mask (H, W) of bool with at least one pixel, got {mask.dtype} {mask.shape}")
     columns = np.ascontiguousarray(mask.T).view(np.uint8).reshape(-1)
-    text = _write_counts(_runs_of(columns)).tobytes()
+    text = write_counts(_runs_of(columns)).tobytes()
     return {"size": [mask.shape[0], mask.shape[1]], "counts": text.decode("ascii")}
 
 
@@ -425,7 +425,7 @@ def _runs_of(columns: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def _write_counts(counts: Any) -> Any:
+def write_counts(counts: Any) -> Any:
     text = np.empty(MAX_GROUPS * len(counts), np.uint8)
     p = 0
     for run in range(len(counts)):

@@ -6,8 +6,8 @@ them, and a test compares the two.
 
 Cardinality is bounded three times. Of each model the newest ``VERSIONS_PER_MODEL`` versions are exported. Of each slice
 key the first ``web.max_slices`` values are; the store gives no more. And of all series at most ``web.max_series`` are:
-when there are more, per-slice series are cut first, then confidence by class, then the models' own, and never those of
-the service. How many were left out is said by metrics of their own.
+when there are more, per-slice series are cut first, then confidence and quality by class, then the models' own, and
+never those of the service. How many were left out is said by metrics of their own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from monitor import tallies
+from monitor import quality_series, tallies
 from monitor.exposition import Distribution, Family, Series
+from monitor.quality_series import IouReading
 from monitor.records.reasons import REASONS
 from monitor.store.values import EarlyReading
 from monitor.tallies import TallyKey
@@ -106,6 +107,12 @@ P_VALUE = Family(
     "segwatch_drift_p_value", "gauge", "Calibrated p-value of the last closed window against the baseline.", SIGNAL
 )
 ALARM = Family("segwatch_drift_alarm", "gauge", "1 while the last closed window is alarmed, 0 while not.", SIGNAL)
+FRECHET = Family(
+    "segwatch_drift_frechet_distance",
+    "gauge",
+    "Frechet distance (squared) of the last closed window's embeddings from the baseline's, chance removed.",
+    VERSION,
+)
 EVIDENCE = Family(
     "segwatch_drift_evidence_records",
     "gauge",
@@ -163,11 +170,14 @@ FAMILIES: Final = (
     KL,
     P_VALUE,
     ALARM,
+    FRECHET,
     EVIDENCE,
     RUN_LENGTH,
     EARLY_ALARM,
     LAST_EARLY_ALARM,
     CONFIDENCE,
+    *quality_series.SERVICE,
+    *quality_series.QUALITY,
 )
 
 
@@ -192,6 +202,8 @@ class DriftReading:
     window_end_us: int
     records: int
     signals: tuple[SignalReading, ...]
+    frechet: float | None = None
+    """Frechet's distance of all records, where it could be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +241,8 @@ class Totals:
     """By (model, version): slices with a window that ``drift`` does not have."""
     early: Mapping[tuple[str, str], EarlyReading] = field(default_factory=dict)
     """By (model, version): the sequential test against the active baseline."""
+    quality: Mapping[tuple[str, str], Sequence[IouReading]] = field(default_factory=dict)
+    """By (model, version): pooled IoU by class and estimator."""
 
 
 class _Budget:
@@ -273,7 +287,11 @@ def families(
             _add_drift(budget, reading)
     classes = {(b.model, b.version): b.classes for b in totals.baselines}
     for model, version in versions:
-        _add_confidence(budget, model, version, by_version.get((model, version), {}), classes.get((model, version), ()))
+        numbers, expected = by_version.get((model, version), {}), classes.get((model, version), ())
+        _add_confidence(budget, model, version, numbers, expected)
+        readings_of = totals.quality.get((model, version), ())
+        for line in quality_series.version_lines((model, version), numbers, expected, readings_of):
+            budget.add(*line)
         pause()
     for index, reading in enumerate(readings):
         if reading.slice:
@@ -344,6 +362,8 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
     budget.add(FALLBACKS, (), unknown.get((tallies.BACKBONE_FALLBACKS, ""), {}).get(0, 0))
     for outcome in tallies.OUTCOMES:
         budget.add(RECORDS, ("", "", outcome), unknown.get((tallies.RECORDS, outcome), {}).get(0, 0))
+    for line in quality_series.service_lines(unknown):
+        budget.add(*line)
     omitted_slices: Counter[str] = Counter()
     for (model, _), count in totals.omitted_slices.items():
         omitted_slices[model] += count
@@ -379,6 +399,8 @@ def _add_drift(budget: _Budget, reading: DriftReading) -> None:
     window = (reading.model, reading.version, reading.slice)
     budget.add(LAST_WINDOW, window, reading.window_end_us / 1e6)
     budget.add(WINDOW_RECORDS, window, reading.records)
+    if reading.frechet is not None:
+        budget.add(FRECHET, window[:2], reading.frechet)
     for score in reading.signals:
         labels = (*window, score.signal)
         if score.js is not None:

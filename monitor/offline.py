@@ -18,9 +18,10 @@ from monitor.drift import ScoredWindow
 from monitor.errors import BadRecord, InputError, SettingsError
 from monitor.evaluate import Evaluator
 from monitor.ingest import Ingest, IngestCounts
+from monitor.records import Label, Limits, decode_chunk
 from monitor.relay import relay_once
 from monitor.settings import Settings
-from monitor.sources.files import CLUSTER, FileSource
+from monitor.sources.files import FileSource
 from monitor.sources.protocol import RawRecord
 from monitor.store.store import Store
 from monitor.workers import Workers
@@ -41,6 +42,7 @@ def replay(
     settings: Settings,
     files: Sequence[Path],
     *,
+    labels: Sequence[Path] = (),
     slice_key: str = "",
     on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
     on_progress: Callable[[float | None, IngestCounts], None] | None = None,
@@ -50,6 +52,8 @@ def replay(
 ) -> tuple[IngestCounts, int]:
     """Files through the same pipeline, then all windows closed. Returns the counts and the number of windows scored.
 
+    ``labels``: files of label records, read after the others; either kind may hold both.
+
     In a store that a service fills from Kafka, only those that its watermark has passed: others go on.
     """
     own = store is None
@@ -58,7 +62,7 @@ def replay(
         if not opened.active_baselines():
             raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
         ingest = Ingest(opened, settings, embedders or Embedders(settings), on_bad=on_bad, slice_key=slice_key)
-        source = FileSource(files, settings.kafka.max_message_bytes)
+        source = FileSource([*files, *labels], settings.kafka.max_message_bytes)
         try:
             if on_progress is None:
                 ingest.run(source, threading.Event())
@@ -67,8 +71,7 @@ def replay(
         finally:
             source.close()
         with closing(Evaluator(opened, settings, on_score=on_score)) as evaluator:
-            live = any(one.partition.cluster != CLUSTER for one in opened.partition_progress())
-            scored = evaluator.tick() if live else evaluator.finish()
+            scored = evaluator.settle()
         # Not always to files: the outbox of a shared store holds the messages of a running service, too.
         with closing(make_sink(settings)) as sink:
             while relay_once(opened, sink):
@@ -103,6 +106,7 @@ def make_baseline(
     version: str,
     slice_key: str = "",
     classes: Classes | None = None,
+    labels: Sequence[Path] = (),
     activate: bool = False,
     embedders: Embedders | None = None,
     on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
@@ -118,6 +122,7 @@ def make_baseline(
         version=version,
         slice_key=slice_key,
         classes=classes,
+        labels=read_label_files(labels, settings, on_bad),
         on_bad=on_bad,
         now_us=time.time_ns() // 1000,
     )
@@ -127,3 +132,29 @@ def make_baseline(
     if activate:
         store.activate(baseline_id)
     return baseline_id, baseline, counts
+
+
+def read_label_files(
+    files: Sequence[Path], settings: Settings, on_bad: Callable[[RawRecord, BadRecord], None] | None = None
+) -> dict[str, list[tuple[RawRecord, Label]]]:
+    """Labels of files by input, of each annotator the newest version; in memory until a baseline is built of them.
+
+    What is no good label goes to ``on_bad``. Raises InputError that names a file that cannot be read.
+    """
+    newest: dict[tuple[str, str], tuple[RawRecord, Label]] = {}
+    limits = Limits.from_settings(settings)
+    with closing(FileSource(files, limits.max_value_bytes)) as source:
+        while not source.exhausted:
+            raws = source.poll(0.0, 256).records
+            for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+                if isinstance(found, Label):
+                    known = newest.get((found.input_id, found.annotator))
+                    if known is None or known[1].annotation_version < found.annotation_version:
+                        newest[found.input_id, found.annotator] = (raw, found)
+                elif on_bad is not None:
+                    other = BadRecord("unknown_type", "a prediction among labels")
+                    on_bad(raw, found if isinstance(found, BadRecord) else other)
+    by_input: dict[str, list[tuple[RawRecord, Label]]] = {}
+    for (input_id, _), pair in sorted(newest.items(), key=lambda item: item[0]):
+        by_input.setdefault(input_id, []).append(pair)
+    return by_input

@@ -62,8 +62,85 @@ def drift_table(windows: Sequence[dict[str, Any]]) -> str:
                     "ALARM" if score["alarm"] else window["status"] if score["p_value"] is None else "ok",
                 ]
             )
+        rolling = window["rolling"]
+        if rolling:
+            worst = min(rolling["scores"], key=lambda score: score["p_value"], default=None)
+            rows.append(
+                [
+                    *first,
+                    "last days" + (f" ({worst['signal']})" if worst else ""),
+                    number(worst["js"]) if worst else None,
+                    None,
+                    None,
+                    number(rolling["p_value"], 3),
+                    "ALARM" if rolling["alarm"] else rolling["status"],
+                ]
+            )
     header = ["model", "slice", "start", "end", "records", "signal", "js", "threshold", "kl nats", "p", "state"]
     return table(header, rows)
+
+
+def quality_table(windows: Sequence[dict[str, Any]]) -> str:
+    """One line a window and class; windows as in ``segwatch quality --json``."""
+    rows = []
+    for window in windows:
+        first = [
+            f"{window['model']}/{window['version']}",
+            window["slice"],
+            window["start"],
+            window["end"],
+            window["records"],
+            window["labelled"],
+        ]
+        for one in window["classes"]:
+            state = one["status"].replace("_", " ")
+            if one["needed"]:
+                state += f": {one['needed']} more {one['needed_of']} needed"
+            values = [number(one[name], 3) for name in ("point", "lower", "upper")]
+            rows.append([*first, one["class"] or "(all)", one["metric"], one["estimator"], *values, state])
+    header = ["model", "slice", "start", "end", "records", "labelled", "class", "metric", "estimator", "value"]
+    return table([*header, "lower", "upper", "state"], rows)
+
+
+def plan_table(windows: Sequence[dict[str, Any]]) -> str:
+    """One line a window and class: labels that would halve its interval."""
+    rows = [
+        [
+            f"{window['model']}/{window['version']}",
+            window["start"],
+            window["labelled"],
+            one["class"],
+            *(number(one[name], 3) for name in ("width", "target")),
+            one["labels"],
+            one["with_class"],
+            number(one["cost"]),
+        ]
+        for window in windows
+        for one in window["plan"]
+    ]
+    header = ["model", "start", "labelled", "class", "width", "target", "labels needed", "with the class", "cost"]
+    return table(header, rows)
+
+
+def agreement_table(pairs: Sequence[dict[str, Any]]) -> str:
+    """One line a pair and class, then the records on which they differ most."""
+    rows = [
+        [
+            *pair["annotators"],
+            pair["records"],
+            one["class"],
+            *(number(one[name], 3) for name in ("iou", "kappa", "surplus")),
+        ]
+        for pair in pairs
+        for one in pair["classes"]
+    ]
+    worst = [
+        [*pair["annotators"], one["input_id"], one["class"], one["disputed_pixels"], number(one["iou"], 3)]
+        for pair in pairs
+        for one in pair["disagreements"]
+    ]
+    text = table(["first", "second", "records", "class", "iou", "kappa", "surplus"], rows)
+    return f"{text}\n\n{table(['first', 'second', 'input', 'class', 'disputed pixels', 'iou'], worst)}"
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -92,6 +169,10 @@ def status_text(status: dict[str, Any]) -> str:
                     f" (highest: {worst['signal']} js {number(worst['js'])}, threshold {number(worst['threshold'])})"
                 )
             lines.append(text)
+        known = [one for one in model["quality"] if one["point"] is not None]
+        for one in known:
+            text = f"  {one['metric']} of {one['class'] or 'all classes'}: {number(one['point'], 3)}"
+            lines.append(f"{text} ({number(one['lower'], 3)} to {number(one['upper'], 3)}, {one['labels']} labels)")
     for outcome, count in sorted(status["unattributed"].items()):
         lines.append(f"of no known model: {count} {outcome}")
     for partition in status["partitions"]:

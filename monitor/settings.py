@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import yaml
@@ -25,6 +26,7 @@ PREFIX = "SEGWATCH_"
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -123,6 +125,36 @@ class DriftSettings(Section, frozen=True):
     false_alarms_per_30_days: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     """Per model, over all signals, windows and early detection together."""
     bins: Annotated[int, msgspec.Meta(ge=4, le=64)] = 16
+    rolling_days: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    """Windows of all records are compared with those of so many days before them, too (7 is a good start); 0: never."""
+    season_time_zone: str = "UTC"
+    """IANA name (``Europe/Berlin``) of the clock by which a baseline learns which hours and weekdays differ."""
+
+    def __post_init__(self) -> None:
+        if self.season_time_zone != "UTC":
+            try:
+                ZoneInfo(self.season_time_zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(
+                    f"drift.season_time_zone: this machine knows no time zone {self.season_time_zone!r}"
+                ) from None
+
+
+class QualitySettings(Section, frozen=True):
+    """Quality from labels."""
+
+    keep_masks_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """Predicted masks are kept this long (by event time) for labels to come; 0 keeps none, and no label is joined."""
+    join_days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """A label made later than this after its prediction's event time is counted ``unjoinable``."""
+    window_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
+    """Quality as metrics and ``segwatch status`` show it is that of the records of so many days."""
+    spot_checks_per_day: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Records of each model version that segwatch chooses a day to have labelled; 0 chooses none."""
+    training_share: Ratio = 0.0
+    """Of these, the share chosen because the model is unsure of them, for training; the rest is chosen to measure."""
+    label_price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Price of one label, in the unit of your choice, for ``segwatch quality --plan``."""
 
 
 class IngestSettings(Section, frozen=True):
@@ -180,6 +212,7 @@ class Settings(Section, frozen=True):
     embedding: EmbeddingSettings = EmbeddingSettings()
     images: ImageSettings = ImageSettings()
     drift: DriftSettings = DriftSettings()
+    quality: QualitySettings = QualitySettings()
     ingest: IngestSettings = IngestSettings()
     web: WebSettings = WebSettings()
     prometheus: PrometheusSettings = PrometheusSettings()

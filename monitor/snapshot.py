@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from monitor.metrics import BaselineFact, DriftReading, PartitionLag, SignalReading, Totals
+from monitor.quality_series import IouReading
 from monitor.sources.protocol import Partition
 from monitor.store.store import Store
 from monitor.store.values import PartitionProgress, StoredScore
@@ -22,12 +23,33 @@ class _Score(msgspec.Struct, frozen=True):
     alarm: bool | None = None
 
 
+class _Frechet(msgspec.Struct, frozen=True):
+    distance: float
+
+
 class _Verdict(msgspec.Struct, frozen=True):
     """The part of a stored verdict that becomes metrics; its other fields are skipped."""
 
     scores: tuple[_Score, ...] = ()
+    frechet: _Frechet | None = None
 
 
+class _Estimate(msgspec.Struct, frozen=True):
+    metric: str
+    estimator: str
+    name: str | None = msgspec.field(name="class", default=None)
+    point: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class _Quality(msgspec.Struct, frozen=True):
+    """The part of stored estimates that becomes metrics."""
+
+    classes: tuple[_Estimate, ...] = ()
+
+
+_QUALITY = msgspec.json.Decoder(_Quality)
 _VERDICT = msgspec.json.Decoder(_Verdict)
 
 
@@ -59,6 +81,7 @@ def snapshot(
             for one in store.early_readings()
             if (entry := active.get((one.model, one.version))) is not None and entry.meta.id == one.baseline_id
         },
+        quality={(one.model, one.version): _iou(one.payload) for one in store.quality()},
     )
 
 
@@ -76,6 +99,7 @@ def _omitted_slices(present: Mapping[tuple[str, str], int], shown: Iterable[Stor
 
 
 def _reading(score: StoredScore) -> DriftReading:
+    verdict = _VERDICT.decode(score.payload)
     signals = tuple(
         SignalReading(
             one.signal,
@@ -85,9 +109,11 @@ def _reading(score: StoredScore) -> DriftReading:
             # Without a p-value there was no verdict: "too few" must not look like "no alarm".
             one.alarm if one.p_value is not None else None,
         )
-        for one in _VERDICT.decode(score.payload).scores
+        for one in verdict.scores
     )
-    return DriftReading(score.model, score.version, score.slice, score.end_us, score.records, signals)
+    # A slice has none of its own: of all records there is one for each version.
+    distance = verdict.frechet.distance if verdict.frechet is not None and not score.slice else None
+    return DriftReading(score.model, score.version, score.slice, score.end_us, score.records, signals, distance)
 
 
 def _lags(progress: Iterable[PartitionProgress], now_us: int) -> list[PartitionLag]:
@@ -116,3 +142,13 @@ def _lag(one: PartitionProgress, now_us: int) -> PartitionLag:
 
 def _classes(names: object) -> tuple[str, ...]:
     return tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
+
+
+def _iou(payload: bytes) -> list[IouReading]:
+    """Classes whose pooled IoU has an honest number."""
+    found = []
+    for one in _QUALITY.decode(payload).classes:
+        if one.metric != "iou" or one.name is None or one.point is None or one.lower is None or one.upper is None:
+            continue
+        found.append(IouReading(one.name, one.estimator, one.point, one.lower, one.upper))
+    return found

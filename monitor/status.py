@@ -32,6 +32,7 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
     windows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for score in store.latest_scores():
         windows.setdefault((score.model, score.version), []).append(json.loads(score.payload))
+    quality = {(one.model, one.version): json.loads(one.payload)["classes"] for one in store.quality()}
     tests = {(one.model, one.version, one.baseline_id): one for one in store.early_readings()}
     models = []
     for model, version in sorted((set(outcomes) | set(active) | set(windows)) - {("", "")}):
@@ -46,7 +47,7 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
                 "records": outcomes.get((model, version), {}),
                 "windows": sorted(windows.get((model, version), []), key=lambda w: (w["slice"] or "", w["start"])),
                 "early": _early(test) if test else None,
-                "quality": [],
+                "quality": quality.get((model, version), []),
                 "budgets": [],
                 "open_actions": [],
             }

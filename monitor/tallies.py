@@ -21,6 +21,14 @@ confidence_sum_micro class name            0                      millionths of 
 dead_letter        reason                  0                      records; model and version are ""
 dropped            reason                  0                      records; model and version are ""
 backbone_fallbacks ""                      0                      times; model and version are ""
+labels             outcome                 0                      labels read; model and version are ""
+label_joins        outcome                 0                      records: ``joined``, ``unjoinable``
+spotcheck_images   ""                      0                      records, of the uniform stream
+spotcheck_instances class name             0 tp, 1 fp, 2 fn       instances
+spotcheck_iou_bucket class name            index, IOU_BUCKETS     instances, or images of semantic maps
+spotcheck_iou_sum_nano class name          0                      1e-9 of an IoU
+spotcheck_correction class name            0..11: CORRECTIONS     instances
+last_label_us      class name              0                      microseconds since the epoch: a maximum
 last_event_us      ""                      0                      microseconds since the epoch: a maximum
 ================== ======================= ====================== =====================================
 
@@ -58,11 +66,34 @@ DROPPED: Final = "dropped"
 BACKBONE_FALLBACKS: Final = "backbone_fallbacks"
 LAST_EVENT_US: Final = "last_event_us"
 
-MAXIMA: Final = frozenset({LAST_EVENT_US})
+LABELS: Final = "labels"
+LABEL_JOINS: Final = "label_joins"
+SPOTCHECK_IMAGES: Final = "spotcheck_images"
+SPOTCHECK_INSTANCES: Final = "spotcheck_instances"
+SPOTCHECK_IOU_BUCKET: Final = "spotcheck_iou_bucket"
+SPOTCHECK_IOU_SUM_NANO: Final = "spotcheck_iou_sum_nano"
+SPOTCHECK_CORRECTION: Final = "spotcheck_correction"
+LAST_LABEL_US: Final = "last_label_us"
+
+MAXIMA: Final = frozenset({LAST_EVENT_US, LAST_LABEL_US})
 """Series whose values are merged by their maximum rather than their sum."""
 
 OUTCOMES: Final = ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
 """How a record can end; the numbers add up to the records read."""
+
+LABEL_OUTCOMES: Final = ("accepted", "replaced", "duplicate", "superseded", "dead_letter")
+"""What can become of a label that was read; the numbers add up."""
+
+VERDICTS: Final = ("tp", "fp", "fn")
+"""In the order of the buckets of ``spotcheck_instances``."""
+
+CORRECTIONS: Final = tuple(
+    (before, after) for before in (*VERDICTS, "none") for after in (*VERDICTS, "none") if before != after
+)
+"""Verdict before and after a correction, in the order of the buckets of ``spotcheck_correction``."""
+
+IOU_BUCKETS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""Upper bounds of IoU: COCO's thresholds, and coarser below. The first holds what was missed altogether."""
 
 DROPPED_REASONS: Final = ("retention", "unreadable")
 """Why records were lost before they could be read; their series exist at 0."""

@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from detectors.baseline import BaselineStatistic
+from detectors.moments_baseline import MomentsBaseline
 from detectors.signals import SIGNALS
 from monitor.baseline import Baseline
 from monitor.baseline_build import BuildCounts, build_baseline
@@ -364,7 +365,10 @@ class TestMemory:
         monkeypatch.setattr("monitor.baseline_build.READ_ROWS", 500)
         monkeypatch.setattr("monitor.baseline_build.SLICE_SAMPLE_ROWS", 500)
         monkeypatch.setattr("detectors.clusters.SAMPLE_ROWS", 500)
-        monkeypatch.setitem(BaselineStatistic.fit.__func__.__kwdefaults__, "sample_rows", 500)  # type: ignore[attr-defined]
+        monkeypatch.setattr("detectors.moments_baseline.READ_ROWS", 500)
+        monkeypatch.setattr("detectors.rhythm.READ_ROWS", 500)
+        for fit in (BaselineStatistic.fit, MomentsBaseline.fit):
+            monkeypatch.setitem(fit.__func__.__kwdefaults__, "sample_rows", 500)  # type: ignore[attr-defined]
         self.peak(100)  # what is imported or compiled at first use counts for none
         small, large = self.peak(1000), self.peak(8000)
         # What stays is a time, a key and a sequence; the values and the embedding, 27 and 16 numbers, would take more.

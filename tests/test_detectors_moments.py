@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from detectors import moments as module
-from detectors.moments import LIMIT, MOST_COMPONENTS, MOST_RECORDS, STEPS, Moments, frechet_distance
+from detectors.moments import (
+    LIMIT,
+    MOST_COMPONENTS,
+    MOST_RECORDS,
+    STEPS,
+    Moments,
+    displacements,
+    farthest,
+    frechet_distance,
+)
 
 
 def of(*parts: np.ndarray, components: int = 3) -> Moments:
@@ -59,12 +70,25 @@ def test_any_batching_and_any_order_of_merging_gives_the_same_bytes(parts: list[
 @pytest.mark.parametrize("components", [1, 5, 32])
 def test_mean_and_covariance_are_numpys(components: int) -> None:
     data = rows(0, 500, components) @ rows(1, components, components)
+    data *= 0.3 / data.std()  # so that none lies far out
     moments = of(data, components=components)
-    clipped = np.rint(np.clip(data, -LIMIT, LIMIT) * STEPS) / STEPS
+    clipped = np.rint(data * STEPS) / STEPS
     np.testing.assert_allclose(moments.mean(), clipped.mean(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(
         moments.covariance(), np.cov(clipped.T).reshape(components, components), rtol=1e-9, atol=1e-12
     )
+
+
+def test_the_covariance_of_many_records_off_centre_is_exact_to_rounding() -> None:
+    moments = of(rows(3, 1000, 2) + np.array([2.0, -1.0]), components=2)
+    for _ in range(20):
+        moments.merge(Moments.from_bytes(moments.to_bytes()))
+    n, sums, products = moments.records, moments._sums.tolist(), moments._products.tolist()
+    assert n == 1000 << 20
+    for i in range(2):
+        for j in range(2):
+            exact = Fraction(n * products[i][j] - sums[i] * sums[j], n * (n - 1)) / int(STEPS) ** 2
+            assert moments.covariance()[i, j] == pytest.approx(float(exact), rel=1e-14)
 
 
 def test_only_the_first_32_components_count() -> None:
@@ -81,18 +105,38 @@ def test_records_that_are_not_finite_are_left_out() -> None:
     assert moments == of(np.delete(data, [2, 5], axis=0))
 
 
-def test_a_thousand_million_records_at_the_limit_do_not_overflow() -> None:
-    moments = of(np.full((1000, 2), [LIMIT, -LIMIT]), components=2)
+@pytest.mark.parametrize("components", [1, 2, 32])
+def test_a_record_far_out_counts_as_one_at_the_most_that_any_may_be(components: int) -> None:
+    most = farthest(components)
+    direction = rows(7, 1, components)[0]
+    near = direction * (0.9 * most / np.linalg.norm(direction))
+    for factor, length in ((1.0, 0.9 * most), (1.2, most), (1e9, most)):
+        moments = of(near[None] * factor, components=components)
+        assert np.linalg.norm(moments.mean()) == pytest.approx(length, abs=1e-3)
+        assert (np.sign(moments.mean()) == np.sign(near)).all()
+    assert farthest(32) == LIMIT
+
+
+def test_one_outlier_moves_the_distance_little() -> None:
+    usual, window = rows(0, 20_000, 32), rows(1, 1000, 32)
+    broken = window.copy()
+    broken[0] = 1e6
+    before, after = (frechet_distance(of(usual, components=32), of(each, components=32)) for each in (window, broken))
+    assert after == pytest.approx(before, rel=0.01)
+
+
+def test_a_thousand_million_records_do_not_overflow() -> None:
+    moments = of(np.full((1000, 2), [2.0, -2.0]), components=2)
     for _ in range(6):
         ten = Moments(2)
         for _ in range(10):
             ten.merge(moments)
         moments = ten
     assert moments.records == 10**9
-    assert moments.mean().tolist() == [LIMIT, -LIMIT]
+    assert moments.mean().tolist() == [2.0, -2.0]
     assert not moments.covariance().any()
     moments.merge(moments)
-    assert moments.mean().tolist() == [LIMIT, -LIMIT]
+    assert moments.mean().tolist() == [2.0, -2.0]
     with pytest.raises(ValueError, match=f"{MOST_RECORDS} records at most, these would be 4000000000"):
         moments.merge(moments)
     assert moments.records == 2 * 10**9
@@ -126,12 +170,22 @@ def test_equal_moments_are_at_no_distance_even_of_few_records(seed: int, records
 
 
 def test_a_shift_and_a_scale_give_what_the_formula_gives() -> None:
-    data = rows(0, 2000)
+    data = rows(0, 2000, spread=0.5)  # so that none lies far out
     assert frechet_distance(of(data), of(data + np.array([0.5, 0, 0]))) == pytest.approx(0.25, abs=1e-3)
     # In one dimension (s - s')^2; here in each of three, of standard deviations 1 and 1.5.
     deviations = data.std(axis=0, ddof=1)
     wide = data.mean(axis=0) + 1.5 * (data - data.mean(axis=0))
     assert frechet_distance(of(data), of(wide)) == pytest.approx(0.25 * (deviations**2).sum(), rel=1e-3)
+
+
+def test_displacements_add_up_to_the_distance_and_name_the_component_that_moved() -> None:
+    first = of(rows(0, 500, 6), components=6)
+    mixed = rows(1, 400, 6) @ (np.eye(6) + 0.3 * rows(2, 6, 6)) + 0.2
+    second = of(mixed, components=6)
+    assert displacements(first, second).sum() == pytest.approx(frechet_distance(first, second), rel=1e-9)
+    shifted = rows(0, 500, 6)
+    shifted[:, 3] += 0.7
+    assert displacements(first, of(shifted, components=6)) == pytest.approx([0, 0, 0, 0.49, 0, 0], abs=0.02)
 
 
 def test_what_does_not_fit_is_refused_by_name() -> None:

@@ -302,7 +302,7 @@ def test_a_baseline_survives_its_bytes_and_has_a_name_of_its_own(video: Baseline
     assert back.to_bytes() == data
     assert (back.records, back.sequences, back.independent_records) == (4000, 40, 0)
     np.testing.assert_array_equal(back.counts, video.counts)
-    with pytest.raises(ValueError, match="format 9, this release reads format 1"):
+    with pytest.raises(ValueError, match="format 9, this release reads format 2"):
         BaselineStatistic.from_bytes(data[:4] + b"\x09" + data[5:])
     for at in range(5, len(data), len(data) // 40):
         with pytest.raises(ValueError, match="baseline statistic"):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from detectors.signals.class_mix import OTHER
 from monitor.baseline_book import RETRY_UNKNOWN_S, Route
 from monitor.classes import Classes
+from monitor.codes import Coded
 from monitor.errors import BadRecord, StoreError
 from monitor.offline import make_baseline
 from monitor.pane_state import PaneState
@@ -617,7 +618,8 @@ class TestFaults:
             seen += len(prepared)
             if seen >= at:
                 raise ZeroDivisionError("in the backbone")
-            return np.zeros((len(prepared), route.baseline.statistic.layout.width), np.uint8)  # type: ignore[union-attr]
+            width = route.baseline.statistic.layout.width  # type: ignore[union-attr]
+            return Coded(np.zeros((len(prepared), width), np.uint8), np.zeros((len(prepared), 0)))
 
         monkeypatch.setattr("monitor.ingest.codes_of", crash)
         ingest = ingest_of(store, settings)
@@ -763,7 +765,7 @@ class TestBadRecords:
         return {
             "empty": [None, b""],
             "not_json": [b"{", b"\xff", b'{"type": NaN}'],
-            "unknown_type": [encode(prediction(1, at, type="segwatch.prediction.v9")), encode(label())],
+            "unknown_type": [encode(prediction(1, at, type="segwatch.prediction.v9"))],
             "missing_field": [without("input_id"), without("event_time"), without("model"), without("embedding")],
             "wrong_type": [encode(prediction(1, at, input_id=7)), b"[]", encode(prediction(1, at, model="street"))],
             "out_of_bounds": [
@@ -789,7 +791,10 @@ class TestBadRecords:
             "bad_base64": [encode({**image, "image": {"data": "***"}})],
             "uri_refused": [encode({**image, "image": {"uri": "file:///etc/passwd"}})],
             "bad_semantic": [encode(prediction(1, at, semantic={"classes_png": data(jpeg).decode()}))],
-            "unknown_model": [encode(prediction(1, at, model={"name": "Street", "version": "1"}))],
+            "unknown_model": [
+                encode(prediction(1, at, model={"name": "Street", "version": "1"})),
+                encode({**label(), "model": {"name": "Street", "version": "1"}}),
+            ],
             "embedding_mismatch": [
                 encode(prediction(1, at, embedding=[1.0] * (DIMENSIONS + 1))),
                 encode(image_record(1, at, model={"name": "street", "version": "1"})),

@@ -197,7 +197,11 @@ def test_the_limit_cuts_slices_first_then_classes_and_never_the_service(totals: 
     assert any(name.startswith(CONFIDENCE.name) for name, _ in found)
     assert found["segwatch_omitted_series", ()] == len(everything) - without_slices
 
+    of_labels = len([1 for name, _ in everything if name.startswith(("segwatch_spotcheck", "segwatch_label_joins"))])
     found = samples(page_of(totals, without_slices - 1))
+    assert len([1 for name, _ in found if name == "segwatch_confidence_ratio_count"]) == 2
+    found = samples(page_of(totals, without_slices - of_labels - 1))
+    assert not any(name.startswith("segwatch_spotcheck") for name, _ in found)
     assert len([1 for name, _ in found if name == "segwatch_confidence_ratio_count"]) == 1
     assert ("segwatch_consumer_lag_records", (("partition", "0"), ("topic", "segwatch.predictions"))) in found
 
@@ -256,8 +260,8 @@ def test_a_model_version_costs_what_the_docs_say() -> None:
         early={("m", "1"): EarlyReading("m", "1", "b", NOW_US, 9, 1.0, 9.0, True, NOW_US, b"{}")},
     )
     omitted = 2  # a model's: versions and slices
-    assert len(samples(page_of(totals))) == empty + omitted + 1205
-    assert empty == pytest.approx(40, abs=2)
+    assert len(samples(page_of(totals))) == empty + omitted + 1649
+    assert empty == pytest.approx(46, abs=2)
 
 
 def test_an_empty_store_has_a_page_too() -> None:

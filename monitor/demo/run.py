@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -17,12 +17,14 @@ import yaml
 from embeddings.segmenter import load_segmenter
 from monitor.app import serve_pages
 from monitor.baseline_book import Embedders
-from monitor.demo.traffic import TrafficPlan, traffic, write_jsonl
-from monitor.drift import ScoredWindow
+from monitor.demo.traffic import TrafficPlan, labels, traffic, write_jsonl
+from monitor.drift import Baselines, ScoredWindow
 from monitor.errors import InputError
 from monitor.offline import make_baseline, replay
 from monitor.present import number
-from monitor.settings import Settings
+from monitor.quality import quality_windows
+from monitor.quality_now import VersionFacts
+from monitor.settings import Settings, WindowSettings
 from monitor.store.store import Store
 from monitor.windows import SECOND_US, to_text, to_us
 
@@ -31,8 +33,11 @@ HOURS, SHIFT_AFTER_HOURS = 16, 8
 RECORDS_PER_HOUR = 120
 BASELINE_HOURS = 12
 WORKERS = 2
+BASELINE_LABELLED, SPOT_CHECKED = 0.5, 0.25
+"""Shares of the records that have labels."""
 START = datetime(2026, 11, 1, tzinfo=UTC)
 MODEL, VERSION = "digits", "1"
+PANE_US = WindowSettings().pane_seconds * SECOND_US
 
 
 def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: Callable[[str], None]) -> None:
@@ -57,10 +62,11 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
     try:
         embedders = Embedders(settings)
         plan = _plan(START - timedelta(days=1), BASELINE_HOURS, seed=1)
-        file = folder / "baseline.jsonl"
+        file, told = folder / "baseline.jsonl", folder / "baseline-labels.jsonl"
         count = write_jsonl(file, traffic(segment, plan, WORKERS))
+        write_jsonl(told, labels(plan, share=BASELINE_LABELLED))
         baseline_id, baseline, _ = make_baseline(
-            settings, store, [file], model=MODEL, version=VERSION, activate=True, embedders=embedders
+            settings, store, [file], model=MODEL, version=VERSION, labels=[told], activate=True, embedders=embedders
         )
         say(
             f"Baseline {baseline_id[:12]}: {count} records, {baseline.statistic.sequences} sequences,"
@@ -69,20 +75,54 @@ def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: 
         say("hour (UTC)    records  lowest p               js  threshold         p")
         plan = _plan(START, HOURS, seed=2, shift_at=shift_at, corruption=corruption, strength=strength)
         day = traffic(segment, plan, WORKERS)
+        checked = _by_hour(labels(plan, share=SPOT_CHECKED))
         for hour, records in groupby(day, key=lambda record: str(record["event_time"])[:13]):
-            file = folder / f"traffic-{hour[-2:]}.jsonl"
+            file, told = (folder / f"{name}-{hour[-2:]}.jsonl" for name in ("traffic", "labels"))
             write_jsonl(file, records)
-            counts, _ = replay(settings, [file], store=store, embedders=embedders, on_score=note)
+            write_jsonl(told, checked.get(hour, []))
+            counts, _ = replay(settings, [file], labels=[told], store=store, embedders=embedders, on_score=note)
             outcomes.update(counts.outcomes)
+        quality = _quality(store, shift_at)
     finally:
         store.close()
-    summary = _summary(windows, shift_at, corruption, strength, outcomes)
+    summary = {**_summary(windows, shift_at, corruption, strength, outcomes), "quality": quality}
     (folder / MARKER).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     say("")
     for line in _told(summary, folder):
         say(line)
     if serve:
         serve_pages(settings, say)
+
+
+def _by_hour(checked: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Labels by the hour of their inputs, ``2026-11-01T08``: the input's name tells its minute."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in checked:
+        found[one["input_id"].split("-", 1)[1][:13]].append(one)
+    return found
+
+
+def _quality(store: Store, shift_at: datetime) -> dict[str, Any]:
+    """Mean IoU over classes before and after the shift, with its interval; from the spot checks alone."""
+    found: dict[str, Any] = {}
+    spans = {"before": (to_us(START), to_us(shift_at)), "after": (to_us(shift_at), None)}
+    for name, (since_us, until_us) in spans.items():
+        windows = quality_windows(
+            store,
+            model=MODEL,
+            facts=VersionFacts(store, Baselines(store), MODEL),
+            since_us=since_us,
+            until_us=until_us,
+            length_us=None,
+            pane_us=PANE_US,
+            metrics=("iou",),
+        )
+        for window in windows:
+            shown = window.to_json()
+            means = [one for one in shown["classes"] if one["metric"] == "mean_iou"]
+            dropped = [one["class"] for one in shown["classes"] if (one.get("drop") or {}).get("found")]
+            found[name] = {"labelled": shown["labelled"], "dropped": dropped, "mean_iou": means[0] if means else None}
+    return found
 
 
 def _plan(start: datetime, hours: int, *, seed: int, **shift: Any) -> TrafficPlan:
@@ -119,6 +159,7 @@ def _settings(folder: Path) -> Settings:
         "log": {"level": "warning"},
         # The demo's days are fixed: none of them is ever too old to be looked at.
         "store": {"retention_days": 36_500},
+        "quality": {"keep_masks_days": 36_500},
     }
     (folder / "segwatch.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return msgspec.convert(tree, Settings)
@@ -175,6 +216,7 @@ def _told(summary: Mapping[str, Any], folder: Path) -> list[str]:
         )
     else:
         lines.append(f"Not detected in the {summary['windows_after']} windows after it.")
+    lines += [_quality_line(when, one) for when, one in summary["quality"].items()]
     config = folder / "segwatch.yaml"
     return [
         *lines,
@@ -183,5 +225,16 @@ def _told(summary: Mapping[str, Any], folder: Path) -> list[str]:
         "Records: " + ", ".join(f"{count} {name}" for name, count in sorted(summary["outcomes"].items())) + ".",
         f"Actions are in {folder / 'actions.jsonl'}.",
         f"Look further: segwatch --config {config} drift --model {MODEL} --slice camera=2",
+        f"Quality per class: segwatch --config {config} quality --model {MODEL}",
         f"Pages: segwatch --config {config} run --role web, then http://127.0.0.1:8600/",
     ]
+
+
+def _quality_line(when: str, one: Mapping[str, Any]) -> str:
+    mean = one["mean_iou"]
+    if mean is None or mean["point"] is None:
+        figure = "too few labels for a mean IoU of all classes"
+    else:
+        figure = f"mean IoU {mean['point']:.2f} (95 %: {mean['lower']:.2f} to {mean['upper']:.2f})"
+    dropped = f"; below the baseline for certain: {', '.join(one['dropped'])}" if one["dropped"] else ""
+    return f"Quality {when} it, from {one['labelled']} spot checks: {figure}{dropped}."

@@ -202,6 +202,7 @@ class _ByteInstance(msgspec.Struct, frozen=True, gc=False):
 class _ByteLabelInstance(msgspec.Struct, frozen=True, gc=False):
     class_name: Name = msgspec.field(name="class")
     mask: _ByteRle | Polygons
+    crowd: bool = False
 
 
 class _BytePrediction(Prediction, frozen=True, dict=True, kw_only=True, tag_field="type", tag=PREDICTION_TYPE):
@@ -236,7 +237,9 @@ def _decode_byte_counts(payload: Payload, error: Exception) -> Record:
     return Label(
         **shared,
         instances=[
-            LabelInstance(each.class_name, each.mask if isinstance(each.mask, list) else each.mask.as_text())
+            LabelInstance(
+                each.class_name, each.mask if isinstance(each.mask, list) else each.mask.as_text(), each.crowd
+            )
             for each in found.instances or ()
         ],
     )

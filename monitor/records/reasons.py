@@ -42,6 +42,7 @@ REASONS: dict[str, str] = {
     "semantic_too_large": "A semantic map has more pixels than the limit.",
     "unknown_model": "No baseline has this model's name.",
     "unknown_class": "A label names a class that the model's baseline does not have.",
+    "label_mismatch": "A label does not fit its prediction: another size, or a list where the other has a map.",
     "embedding_mismatch": "The embedding does not fit the baseline's.",
 }
 """Every reason, with one sentence."""

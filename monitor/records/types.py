@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from monitor.masks import MAX_SIDE, Mask, MaskReport, check_masks
+from monitor.masks import MAX_SIDE, Mask, MaskReport, Side, check_masks
 from monitor.records.embedding import read_embedding
 
 PREDICTION_TYPE = "segwatch.prediction.v1"
@@ -80,6 +80,8 @@ class LabelInstance(msgspec.Struct, frozen=True, gc=False):
 
     class_name: Name = msgspec.field(name="class")
     mask: Mask
+    crowd: bool = False
+    """A region of many objects not told apart, as COCO's ``iscrowd``: what is found there counts as nothing."""
 
 
 class Semantic(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +138,12 @@ class Label(msgspec.Struct, frozen=True, dict=True, kw_only=True, tag_field="typ
     model: Model | None = None
     purpose: Purpose = "spot_check"
     selection_probability: Probability | None = None
+    image_size: tuple[Side, Side] | None = None
+    """Height and width, for labels that have polygons alone."""
+    judged_classes: list[Name] | None = None
+    """The classes that were looked for, where not all were: of any other the label says nothing."""
+    not_exhaustive: list[Name] | None = None
+    """Classes of which not all objects are labelled: what is found and not labelled may well be there."""
 
     @cached_property
     def label_time_us(self) -> int:

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Delete, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Delete, Table, Update, delete, select, update
 
 from monitor.errors import NotLeader
-from monitor.store import early, outbox, panes, scores, tallies
+from monitor.store import early, labels, outbox, panes, scores, tallies
 from monitor.store.database import Database, DatabaseError
 from monitor.store.panes import Merge
 from monitor.store.schema import LOCK_SPACE
-from monitor.store.tables import early_alarm, early_state, pane, sample, window_due, window_score
+from monitor.store.tables import (
+    early_alarm,
+    early_state,
+    judged,
+    label,
+    pane,
+    sample,
+    spot_check,
+    window_due,
+    window_score,
+)
 from monitor.store.tables import outbox as outbox_table
-from monitor.store.values import DueWindow, EarlyAlarm, EarlyState, Expired, OutboxMessage, ScoreRow
+from monitor.store.values import (
+    DueWindow,
+    EarlyAlarm,
+    EarlyState,
+    Expired,
+    JudgedRow,
+    LabelledInputs,
+    LabelState,
+    OutboxMessage,
+    ScoreRow,
+    SpotCheckRow,
+    StoredQuality,
+)
+from monitor.tallies import TallyKey
 
 LEAD_QUERY = sqlalchemy.text("SELECT pg_try_advisory_lock(:space, hashtext('leader ' || current_schema()))")
 
@@ -89,6 +112,66 @@ class Leader:
         with self._write() as connection:
             early.save(connection, state, alarms)
 
+    def labelled(self, limit: int, *, sweep: bool) -> LabelledInputs:
+        """Inputs to judge: those whose labels have changed; with ``sweep`` also those whose record came later."""
+        with self._write() as connection:
+            marks, inputs = labels.due(connection, limit)
+            if sweep and len(inputs) < limit:
+                inputs = list(dict.fromkeys([*inputs, *labels.unjudged(connection, limit - len(inputs))]))
+            return LabelledInputs(
+                marks,
+                inputs,
+                labels.of_inputs(connection, inputs),
+                labels.samples_of(connection, inputs),
+                labels.judged_of(connection, inputs),
+                labels.chosen(connection, inputs),
+            )
+
+    def record_judged(
+        self,
+        marks: Sequence[int],
+        rows: Sequence[JudgedRow],
+        states: Mapping[labels.LabelKey, tuple[int, LabelState]],
+        counted: Mapping[TallyKey, int],
+        messages: Sequence[OutboxMessage],
+    ) -> None:
+        """Store what labels say of records, and all that follows from it: in one transaction.
+
+        ``marks`` are cleared, ``counted`` is added to the totals, ``messages`` are queued. Since only the leader
+        judges, nothing is counted twice.
+        """
+        with self._write() as connection:
+            labels.save_judged(connection, rows)
+            labels.set_states(connection, states)
+            labels.clear_due(connection, marks)
+            tallies.append(connection, counted)
+            outbox.queue(connection, messages, self._clock())
+
+    def spot_check_candidates(
+        self, model: str, version: str, first_us: int, until_us: int, span_us: int
+    ) -> tuple[int, list[tuple[str, int, float | None, bytes]]] | None:
+        """``(end, records)`` of the next whole span to choose from; None where it would end after ``until_us``.
+
+        ``first_us``: where to begin where nothing was chosen yet. Records: input, event time, confidence, masks.
+        """
+        with self._write() as connection:
+            asked_us = labels.asked_until(connection, model, version)
+            since_us = first_us if asked_us is None else asked_us
+            end_us = since_us + span_us
+            if end_us > until_us:
+                return None
+            return end_us, labels.candidates(connection, model, version, since_us, end_us)
+
+    def record_spot_checks(self, model: str, version: str, until_us: int, rows: Sequence[SpotCheckRow]) -> None:
+        """Store what was chosen and how far records have been looked at: in one transaction."""
+        with self._write() as connection:
+            labels.save_choice(connection, model, version, until_us, rows)
+
+    def record_quality(self, estimated: StoredQuality) -> None:
+        """Replace what was estimated of a version."""
+        with self._write() as connection:
+            labels.save_quality(connection, estimated)
+
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.
 
@@ -108,10 +191,20 @@ class Leader:
             early=self._expire(early_alarm, early_alarm.c.at_us < before_us, portion)
             + self._expire(early_state, early_state.c.fed_until_us < before_us, portion),
             samples=self._expire(sample, sample.c.event_time_us < before_us, portion),
+            labels=self._expire(judged, judged.c.event_time_us < before_us, portion)
+            + self._expire(spot_check, spot_check.c.event_time_us < before_us, portion)
+            + self._expire(label, label.c.label_time_us < before_us, portion),
             messages=self._expire(
                 outbox_table, messages.sent_us.is_not(None) & (messages.sent_us < before_us), portion
             ),
         )
+
+    def forget_masks(self, before_us: int, portion: int = 10_000) -> int:
+        """Drop the masks of records older than ``before_us``, in transactions of ``portion`` rows; how many."""
+        old = sample.c.masks.is_not(None) & (sample.c.event_time_us < before_us)
+        place = self._place()
+        some = update(sample).where(place.in_(select(place).select_from(sample).where(old).limit(portion)))
+        return self._repeat(some.values(masks=None), portion)
 
     def release(self) -> None:
         """Let another process lead."""
@@ -132,16 +225,24 @@ class Leader:
         self.release()
 
     def _expire(self, table: Table, old: ColumnElement[bool], portion: int) -> int:
-        # ctid and rowid: where a row lies, the only key that every table has.
-        place: ColumnElement[object] = sqlalchemy.literal_column("ctid" if self._database.is_postgres else "rowid")
-        some: Delete = delete(table).where(place.in_(select(place).select_from(table).where(old).limit(portion)))
-        expired = 0
+        place = self._place()
+        return self._repeat(
+            delete(table).where(place.in_(select(place).select_from(table).where(old).limit(portion))), portion
+        )
+
+    def _place(self) -> ColumnElement[object]:
+        """Where a row lies, the only key that every table has."""
+        return sqlalchemy.literal_column("ctid" if self._database.is_postgres else "rowid")
+
+    def _repeat(self, some: Delete | Update, portion: int) -> int:
+        """Execute in transactions of their own until less than a whole portion was left; how many rows in all."""
+        changed = 0
         while True:
             with self._write() as connection:
                 count = connection.execute(some).rowcount
-            expired += count
+            changed += count
             if count < portion:
-                return expired
+                return changed
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

@@ -68,6 +68,28 @@ def folded(
     return [StoredPane(PaneKey(*row[:5]), row.records, row.state) for row in connection.execute(query)]
 
 
+def counts(
+    connection: Connection, model: str, version: str | None, slice_name: str, since_us: int | None, until_us: int | None
+) -> list[tuple[str, int, int]]:
+    """``(version, start, records)`` of every pane that starts in [since, until), whatever its baseline."""
+    parts = []
+    for table in (pane, pane_delta):
+        columns = table.c
+        query = select(columns.version, columns.start_us, columns.records)
+        query = query.where(columns.model == model, columns.slice == slice_name)
+        if version is not None:
+            query = query.where(columns.version == version)
+        if since_us is not None:
+            query = query.where(columns.start_us >= since_us)
+        if until_us is not None:
+            query = query.where(columns.start_us < until_us)
+        parts.append(query)
+    both = union_all(*parts).subquery()
+    groups = (both.c.version, both.c.start_us)
+    summed = select(*groups, func.sum(both.c.records)).group_by(*groups).order_by(*groups)
+    return [(row[0], row[1], int(row[2])) for row in connection.execute(summed)]
+
+
 def extent(connection: Connection, model: str | None) -> list[PaneExtent]:
     """Which panes there are, by model, version, slice and baseline."""
     names = ("model", "version", "slice", "baseline_id", "start_us", "records")

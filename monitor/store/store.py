@@ -15,7 +15,7 @@ tells, because it moved in the same transaction.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from sqlalchemy import URL
 from monitor.errors import SettingsError, StoreError
 from monitor.settings import Settings
 from monitor.sources.protocol import Partition
-from monitor.store import baselines, early, leader, offsets, outbox, panes, schema, scores, tallies
+from monitor.store import baselines, early, labels, leader, offsets, outbox, panes, schema, scores, tallies
 from monitor.store.database import Database, parse_url, wall_clock_us
 from monitor.store.leader import Leader
 from monitor.store.outbox import Claim
@@ -37,10 +37,14 @@ from monitor.store.values import (
     BaselineMeta,
     EarlyAlarm,
     EarlyReading,
+    JudgedRow,
+    LabelRow,
     PaneExtent,
     PartitionProgress,
+    SpotCheckRow,
     StoredBaseline,
     StoredPane,
+    StoredQuality,
     StoredScore,
 )
 from monitor.store.writer_lock import WriterLock
@@ -151,6 +155,19 @@ class Store:
         with self._database.read() as connection:
             return panes.read(connection, model, version, slice, since_us, until_us, baseline_id)
 
+    def pane_counts(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        slice: str = "",
+        since_us: int | None = None,
+        until_us: int | None = None,
+    ) -> list[tuple[str, int, int]]:
+        """``(version, start, successful records)`` of the panes that start in [since_us, until_us)."""
+        with self._database.read() as connection:
+            return panes.counts(connection, model, version, slice, since_us, until_us)
+
     def pane_extent(self, model: str | None = None) -> list[PaneExtent]:
         """Which models, versions, slices and times there are panes of."""
         with self._database.read() as connection:
@@ -206,6 +223,30 @@ class Store:
         """Alarms of a sequential test in (after_us, until_us], in order of time."""
         with self._database.read() as connection:
             return early.alarms(connection, model, version, baseline_id, after_us, until_us)
+
+    # Labels
+
+    def judged(
+        self, model: str, version: str | None = None, *, since_us: int | None = None, until_us: int | None = None
+    ) -> list[JudgedRow]:
+        """What labels say of the records in [since_us, until_us), in order of version, event time and input."""
+        with self._database.read() as connection:
+            return labels.read_judged(connection, model, version, since_us, until_us)
+
+    def labels_of(self, inputs: Sequence[str]) -> dict[str, list[LabelRow]]:
+        """All annotations of each input."""
+        with self._database.read() as connection:
+            return labels.of_inputs(connection, inputs)
+
+    def open_spot_checks(self, model: str | None = None, limit: int = 1000) -> list[SpotCheckRow]:
+        """What was asked to be labelled and has no label yet, the newest choice first."""
+        with self._database.read() as connection:
+            return labels.open_checks(connection, model, limit)
+
+    def quality(self) -> list[StoredQuality]:
+        """What was estimated last of every version, by model and version."""
+        with self._database.read() as connection:
+            return labels.read_quality(connection)
 
     def try_lead(self) -> Leader | None:
         """Leadership of the evaluators, or None while another process (or thread of this one) has it."""

@@ -62,9 +62,94 @@ sample = Table(
     Column("topic", NAME, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("offset", BigInteger, nullable=False),
+    # What labels are judged against: see monitor/kept_masks.py. Null once they are older than quality.keep_days.
+    Column("masks", LargeBinary),
     # For retention and for windows. Records come nearly in order of time, so block ranges do in PostgreSQL,
     # at a hundredth of the cost of a tree for every insert.
     Index("ix_sample_event_time_us", "event_time_us", postgresql_using="brin"),
+)
+
+# One row for each annotator's newest annotation. model and version are "" for a label of every version.
+label = Table(
+    "label",
+    metadata,
+    Column("input_id", NAME, primary_key=True),
+    Column("annotator", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("annotation_version", BigInteger, nullable=False),
+    Column("label_time_us", BigInteger, nullable=False),
+    Column("purpose", NAME, nullable=False),
+    Column("selection_probability", Double),
+    Column("state", NAME, nullable=False),
+    Column("cluster", NAME, nullable=False),
+    Column("topic", NAME, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("headers", LargeBinary, nullable=False),
+    Index("ix_label_label_time_us", "label_time_us"),
+)
+
+# Inputs whose labels have changed since they were judged last.
+label_due = Table(
+    "label_due",
+    metadata,
+    Column("id", SERIAL, primary_key=True),
+    Column("input_id", NAME, nullable=False),
+)
+
+judged = Table(
+    "judged",
+    metadata,
+    Column("input_id", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("event_time_us", BigInteger, nullable=False),
+    Column("sequence", NAME),
+    Column("slices", Text, nullable=False),
+    Column("sampling_probability", Double),
+    Column("label_time_us", BigInteger, nullable=False),
+    Column("judged_at_us", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Index("ix_judged_event_time_us", "event_time_us"),
+)
+
+# What was asked to be labelled, with the probability of its choice.
+spot_check = Table(
+    "spot_check",
+    metadata,
+    Column("input_id", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("event_time_us", BigInteger, nullable=False),
+    Column("stream", NAME, nullable=False),
+    Column("probability", Double, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("chosen_at_us", BigInteger, nullable=False),
+    Index("ix_spot_check_event_time_us", "event_time_us"),
+)
+
+# Up to which event time records of each version have been looked at for spot checks.
+spot_check_progress = Table(
+    "spot_check_progress",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+)
+
+# How good each version is now: what was estimated last.
+quality = Table(
+    "quality",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("estimated_at_us", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
 )
 
 pane_delta = Table(

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from monitor.store import offsets, outbox, panes, samples, tallies
+from monitor.store import labels, offsets, outbox, panes, samples, tallies
 from monitor.store.samples import Identity, SampleWriter
-from monitor.store.values import Advance, OutboxMessage, PaneDelta, PaneKey, SampleRow
+from monitor.store.values import Advance, LabelOutcome, LabelRow, OutboxMessage, PaneDelta, PaneKey, SampleRow
 from monitor.tallies import TallyKey
 
 
 class Transaction:
-    """Offsets first, then identities, then what is only appended.
+    """Offsets first, then identities of records, then those of labels, then what is only appended.
 
     In this order no two transactions can wait for each other in a circle: offsets, identities and, last, ids of
     messages are locked each in ascending order and each in one call; panes and tallies are only appended.
@@ -52,6 +52,10 @@ class Transaction:
     def known_samples(self, identities: Sequence[Identity]) -> NDArray[np.bool_]:
         """(N,) True where the identity is stored, this transaction's own included. Nothing is inserted or locked."""
         return samples.known(self._connection, identities)
+
+    def insert_labels(self, rows: Sequence[LabelRow]) -> list[LabelOutcome]:
+        """Insert annotations, in the order of reading; what became of each."""
+        return labels.insert(self._connection, rows)
 
     def add_panes(self, deltas: Mapping[PaneKey, PaneDelta]) -> None:
         """Add to panes."""

@@ -8,9 +8,9 @@ tuples: as immutable as the others, but their making, hashing and sorting run in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from monitor.sources.protocol import Partition
 
@@ -67,6 +67,107 @@ class SampleRow(NamedTuple):
     topic: str
     number: int
     offset: int
+    masks: bytes | None = None
+    """What labels are judged against (`monitor.kept_masks`); None of failed inferences, and where none are kept."""
+
+
+LabelState = Literal["waiting", "judged", "bad", "unjoinable"]
+
+
+class LabelRow(NamedTuple):
+    """An annotation as it came; (input, annotator, model, version) is its identity, ``annotation_version`` its age."""
+
+    input_id: str
+    annotator: str
+    model: str
+    """"" (and ``version`` "") where it labels the input for every version."""
+    version: str
+    annotation_version: int
+    label_time_us: int
+    purpose: str
+    selection_probability: float | None
+    state: LabelState
+    cluster: str
+    topic: str
+    number: int
+    offset: int
+    value: bytes
+    """The record as it came."""
+    headers: bytes
+    """Its headers, as MessagePack: a list of (name, value)."""
+
+
+LabelOutcome = Literal["accepted", "replaced", "duplicate", "superseded"]
+
+
+class LabelledSample(NamedTuple):
+    """A record that may have labels."""
+
+    model: str
+    version: str
+    input_id: str
+    event_time_us: int
+    sequence: str | None
+    slices: str
+    sampling_probability: float | None
+    masks: bytes | None
+
+
+class JudgedRow(NamedTuple):
+    """What a record's labels say about it; the payload is `monitor.judgements.Judged`."""
+
+    input_id: str
+    model: str
+    version: str
+    event_time_us: int
+    sequence: str | None
+    slices: str
+    sampling_probability: float | None
+    label_time_us: int
+    """Of the newest label."""
+    judged_at_us: int
+    revision: int
+    """Counts from 0."""
+    payload: bytes
+
+
+class SpotCheckRow(NamedTuple):
+    """A record chosen to be labelled."""
+
+    input_id: str
+    model: str
+    version: str
+    event_time_us: int
+    stream: str
+    """"uniform" feeds estimates and SLO counters, "training" the estimates alone, weighed by its probability."""
+    probability: float
+    """With which the record was chosen, by either stream."""
+    reason: str
+    chosen_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledInputs:
+    """Inputs to judge, with everything that is known of them."""
+
+    marks: Sequence[int]
+    inputs: Sequence[str]
+    labels: Mapping[str, Sequence[LabelRow]]
+    samples: Mapping[str, Sequence[LabelledSample]]
+    judged: Mapping[tuple[str, str, str], JudgedRow]
+    """What was said before, by (input, model, version); `chosen` alike."""
+    chosen: Mapping[tuple[str, str, str], SpotCheckRow]
+
+
+class StoredQuality(NamedTuple):
+    """How good a version was in [start, end), as it was estimated last; the payload is JSON."""
+
+    model: str
+    version: str
+    start_us: int
+    end_us: int
+    estimated_at_us: int
+    payload: bytes
 
 
 class PaneKey(NamedTuple):
@@ -262,4 +363,6 @@ class Expired:
     early: int
     """Alarms of sequential tests, and states of tests that were fed nothing newer."""
     samples: int
+    labels: int
+    """Labels and what they said of records."""
     messages: int

@@ -1,0 +1,257 @@
+"""Joins labels with their predictions: the leader's part of quality.
+
+A label may come before its prediction or long after it, be corrected, repeated, and made by several annotators. So
+whenever something of an input has changed, everything that is known of it is judged anew, and replaces what was said
+before. Only what the SLO counters have had of it is remembered: a counter cannot take back, so that what changes
+later goes into counters of corrections.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from monitor.classes import Classes
+from monitor.dead_letters import dead_letter
+from monitor.drift import Baselines
+from monitor.errors import BadRecord
+from monitor.judgements import Judged, JudgedLabel, Stream, from_payload, to_payload
+from monitor.judging import judge
+from monitor.kept_masks import KeptMasks, kept
+from monitor.records import Label, Limits, decode
+from monitor.settings import Settings
+from monitor.sources.protocol import Partition, RawRecord
+from monitor.spot_counts import add_correction, add_first, verdicts_of
+from monitor.store.leader import Leader
+from monitor.store.store import Store
+from monitor.store.values import (
+    JudgedRow,
+    LabelledInputs,
+    LabelledSample,
+    LabelRow,
+    LabelState,
+    OutboxMessage,
+)
+from monitor.sureness import expected_of
+from monitor.tallies import DEAD_LETTER, LABEL_JOINS, LAST_LABEL_US, RECORDS, TallyKey
+from monitor.windows import DAY_US
+
+log = logging.getLogger(__name__)
+
+INPUTS_AT_ONCE = 200
+SWEEP_SHARE = 20
+"""Looking for records that came after their labels takes at most this part of the time: 1 / 20."""
+UNJOINABLE = "unjoinable"
+
+LabelKey = tuple[str, str, str, str]
+
+
+class Joining:
+    """Judges records by their labels; one thread, the leader's."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        baselines: Baselines,
+        wall_us: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._baselines = baselines
+        self._wall_us = wall_us
+        self._clock = clock
+        self._limits = Limits.from_settings(settings)
+        self._next_sweep = float("-inf")
+        self.judged = 0
+        self.unjoinable = 0
+        self.changed: set[tuple[str, str]] = set()
+        """Model versions of which something was said anew; whoever takes note of it clears it."""
+
+    def step(self, leader: Leader, *, everything: bool = False) -> int:
+        """Judge what labels have changed. Returns how many records were judged.
+
+        ``everything``: go on until nothing is left, as at the end of a replay.
+        """
+        judged = 0
+        while True:
+            began = self._clock()
+            sweep = everything or began >= self._next_sweep
+            found = leader.labelled(INPUTS_AT_ONCE, sweep=sweep)
+            if sweep:
+                self._next_sweep = self._clock() + SWEEP_SHARE * (self._clock() - began)
+            if not found.inputs and not found.marks:
+                return judged
+            more = self._judge(leader, found)
+            judged, self.judged = judged + more, self.judged + more
+
+    def _judge(self, leader: Leader, found: LabelledInputs) -> int:
+        batch = _Batch(found, self._settings, self._wall_us(), self._limits)
+        active = self._store.active_baselines()
+        newest: dict[str, tuple[int, str]] = {}
+        for (model, _), one in active.items():
+            newest[model] = max(newest.get(model, (-1, "")), (one.activated_us, one.meta.id))
+        for name in found.inputs:
+            labels = found.labels.get(name, [])
+            for sample in found.samples.get(name, []):
+                own = [one for one in labels if one.model in ("", sample.model) and one.version in ("", sample.version)]
+                entry = active.get((sample.model, sample.version))
+                baseline_id = newest.get(sample.model, (0, ""))[1] if entry is None else entry.meta.id
+                if own and baseline_id:
+                    batch.judge(sample, own, self._baselines.of(baseline_id).classes)
+        leader.record_judged(found.marks, batch.rows, batch.states, batch.tallies, batch.messages)
+        self.changed |= {(row.model, row.version) for row in batch.rows}
+        self.unjoinable += batch.tallies_of("unjoinable")
+        return batch.judged
+
+
+class _Batch:
+    """What one transaction stores."""
+
+    def __init__(self, found: LabelledInputs, settings: Settings, now_us: int, limits: Limits) -> None:
+        self._found = found
+        self._settings = settings
+        self._now_us = now_us
+        self._limits = limits
+        self._decoded: dict[LabelKey, Label | BadRecord] = {}
+        self.rows: list[JudgedRow] = []
+        self.states: dict[LabelKey, tuple[int, LabelState]] = {}
+        self.tallies: Counter[TallyKey] = Counter()
+        self.messages: list[OutboxMessage] = []
+        self.judged = 0
+        """Records with a label that counts."""
+
+    def judge(self, sample: LabelledSample, labels: Sequence[LabelRow], classes: Classes) -> None:
+        """Judge one record by its labels, in the order of their annotators."""
+        before = self._found.judged.get((sample.input_id, sample.model, sample.version))
+        known = None if before is None else from_payload(before.payload)
+        told = {one.annotator for one in known.labels} if known else set()
+        masks = None if sample.masks is None else kept(sample.masks)
+        judged = []
+        for row in labels:
+            one = self._one(sample, row, masks, classes)
+            judged.append(one)
+            self._set_state(row, "unjoinable" if one.problem == UNJOINABLE else "bad" if one.problem else "judged")
+            if row.annotator not in told:
+                outcome = one.problem if one.problem in ("", UNJOINABLE) else "bad"
+                key = TallyKey(LABEL_JOINS, sample.model, sample.version, outcome or "joined", 0)
+                self.tallies[key] += 1
+        if masks is None:
+            return  # the masks are gone: what was said while they were there stays
+        ask = self._found.chosen.get((sample.input_id, sample.model, sample.version))
+        stream: Stream = "unasked" if ask is None else "uniform" if ask.stream == "uniform" else "training"
+        sureness = expected_of(masks, classes, self._limits.max_pixels).to_bytes()
+        draft = Judged(list(classes.names), judged, stream, ask.probability if ask else None, None, sureness)
+        self.judged += bool(draft.settled)
+        counted = self._count(sample, draft, known.counted if known else None)
+        final = msgspec.structs.replace(draft, counted=counted)
+        self.rows.append(
+            JudgedRow(
+                sample.input_id,
+                sample.model,
+                sample.version,
+                sample.event_time_us,
+                sample.sequence,
+                sample.slices,
+                sample.sampling_probability,
+                max(one.label_time_us for one in judged),
+                self._now_us,
+                0 if before is None else before.revision + 1,
+                to_payload(final),
+            )
+        )
+
+    def tallies_of(self, outcome: str) -> int:
+        """Labels whose first judgement ended so."""
+        return sum(count for key, count in self.tallies.items() if (key.series, key.label) == (LABEL_JOINS, outcome))
+
+    def _one(self, sample: LabelledSample, row: LabelRow, masks: KeptMasks | None, classes: Classes) -> JudgedLabel:
+        outcome = JudgedLabel(
+            row.annotator, row.annotation_version, row.purpose, row.label_time_us, row.selection_probability
+        )
+        join_us = round(self._settings.quality.join_days * DAY_US)
+        if masks is None or row.label_time_us - sample.event_time_us > join_us:
+            return msgspec.structs.replace(outcome, problem=UNJOINABLE)
+        label = self._decode(row)
+        try:
+            if isinstance(label, BadRecord):
+                raise label
+            verdict = judge(masks, label, classes, self._limits.max_pixels)
+        except BadRecord as bad:
+            self._refuse(row, bad)
+            return msgspec.structs.replace(outcome, problem=bad.reason)
+        for name in {one.class_name for one in label.instances or ()} | _seen(verdict.semantic, classes):
+            key = TallyKey(LAST_LABEL_US, sample.model, sample.version, name, 0)
+            self.tallies[key] = max(self.tallies[key], row.label_time_us)
+        return msgspec.structs.replace(
+            outcome,
+            instances=None if verdict.instances is None else verdict.instances.to_bytes(),
+            semantic=None if verdict.semantic is None else verdict.semantic.to_bytes(),
+        )
+
+    def _decode(self, row: LabelRow) -> Label | BadRecord:
+        """It was decoded when it came in; a later release may be stricter."""
+        key = _key(row)
+        if key not in self._decoded:
+            try:
+                record = decode(_raw(row), self._limits)
+            except BadRecord as bad:
+                self._decoded[key] = bad
+            else:
+                fits = isinstance(record, Label)
+                self._decoded[key] = record if fits else BadRecord("unknown_type", "not a label")  # type: ignore[assignment]
+        return self._decoded[key]
+
+    def _refuse(self, row: LabelRow, bad: BadRecord) -> None:
+        """To the dead letters, once, however many versions it does not fit."""
+        message = dead_letter(_raw(row), bad, self._settings.kafka.dead_letter_topic)
+        if row.state == "bad":
+            return
+        if all(message.id != one.id for one in self.messages):
+            self.messages.append(message)
+            self.tallies[TallyKey(DEAD_LETTER, "", "", bad.reason, 0)] += 1
+            self.tallies[TallyKey(RECORDS, "", "", "dead_letter", 0)] += 1
+
+    def _set_state(self, row: LabelRow, state: LabelState) -> None:
+        """``judged`` by any version counts more than ``bad``, and that more than ``unjoinable``."""
+        order: tuple[LabelState, ...] = ("waiting", "unjoinable", "bad", "judged")
+        _, now = self.states.get(_key(row), (0, "waiting"))
+        if order.index(state) > order.index(now):
+            self.states[_key(row)] = (row.annotation_version, state)
+
+    def _count(
+        self, sample: LabelledSample, judged: Judged, before: dict[str, list[int]] | None
+    ) -> dict[str, list[int]] | None:
+        """Feed the SLO counters: the uniform stream of spot checks, each record once; what changes is a correction."""
+        asked = [one for one in judged.settled if one.purpose == "spot_check"]
+        if before is None and (judged.stream == "training" or not asked):
+            return None
+        verdicts = verdicts_of(judged)
+        if verdicts is None:
+            return before
+        counts = {name: list(one.counts) for name, one in verdicts.items()}
+        if before is None:
+            add_first(self.tallies, sample.model, sample.version, verdicts)
+        else:
+            add_correction(self.tallies, sample.model, sample.version, before, counts)
+        return counts
+
+
+def _seen(judgement: object, classes: Classes) -> set[str]:
+    pixels = getattr(judgement, "labelled_pixels", None)
+    return set() if pixels is None else {name for name, count in zip(classes.names, pixels, strict=True) if count}
+
+
+def _key(row: LabelRow) -> LabelKey:
+    return row.input_id, row.annotator, row.model, row.version
+
+
+def _raw(row: LabelRow) -> RawRecord:
+    headers = [(name, value) for name, value in msgspec.msgpack.decode(row.headers)]
+    partition = Partition(row.cluster, row.topic, row.topic, row.number)
+    return RawRecord(partition, row.offset, row.value, None, headers, None)

@@ -1,0 +1,161 @@
+"""A label held against the prediction that it belongs to: both brought into one form, then judged by `detectors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+
+from detectors.quality.confusion import ClassTable
+from detectors.quality.instance_judgement import InstanceJudgement
+from detectors.quality.judge_instances import InstanceMasks, judge_instances
+from detectors.quality.judge_semantic import SemanticJudgement, judge_semantic
+from monitor.classes import Classes
+from monitor.errors import BadRecord
+from monitor.kept_masks import KeptMasks
+from monitor.labels.outlines import first_fault
+from monitor.masks import Mask, Rle
+from monitor.records import Instance, Label, LabelInstance, decode_semantic
+from monitor.records.png import read_header
+from monitor.records.reasons import shorten
+
+FAR = 2
+"""Polygons are cut off this many image sides outside the image: drawing one takes time by its length."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What one label says of one prediction; None for what not both of them have."""
+
+    instances: InstanceJudgement | None
+    semantic: SemanticJudgement | None
+
+
+def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
+    """Judge a prediction by a label. Lists of instances are compared with lists, maps with maps.
+
+    Raises BadRecord: ``unknown_class``, ``label_mismatch`` (another size, or nothing that both have),
+    ``bad_semantic`` and ``semantic_too_large`` as decoding gives them.
+    """
+    both_lists = kept.instances is not None and label.instances is not None
+    both_maps = kept.semantic is not None and label.semantic is not None
+    if not both_lists and not both_maps:
+        raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
+    instances = _judge_lists(kept, label, classes, max_pixels) if both_lists else None
+    return Verdict(instances, _judge_maps(kept, label, classes, max_pixels) if both_maps else None)
+
+
+def _what(record: KeptMasks | Label) -> str:
+    has = [word for word, part in (("instances", record.instances), ("a map", record.semantic)) if part is not None]
+    return " and ".join(has) or "neither instances nor a map"
+
+
+def _judge_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> InstanceJudgement:
+    predicted, labelled = kept.instances or [], label.instances or []
+    position = classes.position
+    for i, one in enumerate(labelled):
+        if one.class_name not in position:
+            raise BadRecord(
+                "unknown_class", f"instances[{i}].class {shorten(one.class_name)} is no class of the model's baseline"
+            )
+    size = image_size(kept, label)
+    _check_outlines(labelled, size, max_pixels)
+    if label.judged_classes is not None:
+        looked_for = {*label.judged_classes, *(one.class_name for one in labelled)}
+        predicted = [one for one in predicted if one.class_name in looked_for]
+    truth = InstanceMasks(
+        np.array([position[one.class_name] for one in labelled], np.int64),
+        [_as_rle(one.mask, size) for one in labelled],
+        crowd=np.array([one.crowd for one in labelled], np.bool_),
+    )
+    judgement = judge_instances(_masks(predicted, position, size), truth, len(position))
+    if not label.not_exhaustive:
+        return judgement
+    # What the label may only have left out is neither right nor wrong: judged again as if it had not been said.
+    ranks = np.argsort([-one.score for one in predicted], kind="stable")
+    invented = {int(ranks[i]) for i in np.flatnonzero(judgement.is_false)}
+    kept_in = [
+        one for i, one in enumerate(predicted) if i not in invented or one.class_name not in label.not_exhaustive
+    ]
+    return judge_instances(_masks(kept_in, position, size), truth, len(position))
+
+
+def _masks(predicted: Sequence[Instance], position: Mapping[str, int], size: Size) -> InstanceMasks:
+    return InstanceMasks(
+        np.array([position.get(one.class_name, len(position)) for one in predicted], np.int64),
+        [_as_rle(one.mask, size) for one in predicted],
+        np.array([one.score for one in predicted], np.float64),
+    )
+
+
+def _check_outlines(labelled: Sequence[LabelInstance], size: Size, max_pixels: int) -> None:
+    """Before anything is painted: pycocotools keeps 40 bytes for each pixel of an outline."""
+    found = first_fault([one.mask for one in labelled], *size, max_pixels) if labelled else None
+    if found is not None:
+        raise BadRecord("label_mismatch", f"instances[{found[0]}].mask: {found[1]}")
+
+
+def image_size(kept: KeptMasks, label: Label) -> Size:
+    """Height and width: of the prediction's RLE masks, the image, the maps or the label; else as far as polygons go."""
+    for instances in (kept.instances, label.instances):
+        own = _rle_size(instances)
+        if own is not None:
+            return own
+        if kept.height and kept.width:
+            return kept.height, kept.width
+    if label.image_size is not None:
+        return label.image_size
+    for semantic in (label.semantic, kept.semantic):
+        if semantic is not None:
+            header = read_header(semantic.classes_png, "semantic.classes_png")
+            return header.height, header.width
+    ends = [
+        (max(polygon[1::2]), max(polygon[0::2]))
+        for instances in (kept.instances, label.instances)
+        for one in instances or ()
+        if not isinstance(one.mask, Rle)
+        for polygon in one.mask
+    ]
+    height, width = (max([1, *(int(np.ceil(end[side])) for end in ends)]) for side in (0, 1))
+    return height, width
+
+
+def _rle_size(instances: Sequence[Instance] | Sequence[LabelInstance] | None) -> Size | None:
+    return next((one.mask.size for one in instances or () if isinstance(one.mask, Rle)), None)
+
+
+def _as_rle(mask: Mask, size: Size) -> dict[str, Any]:
+    """Compressed RLE in pycocotools' form."""
+    if isinstance(mask, Rle):
+        if isinstance(mask.counts, str):
+            return {"size": list(mask.size), "counts": mask.counts.encode()}
+        plain: dict[str, Any] = {"size": list(mask.size), "counts": list(mask.counts)}
+        encoded: dict[str, Any] = pycocotools.mask.frPyObjects(plain, *mask.size)
+        return encoded
+    far = FAR * max(size)  # of labels, which were refused if farther, this changes nothing
+    near = [np.clip(polygon, -far, far).tolist() for polygon in mask]
+    merged: dict[str, Any] = pycocotools.mask.merge(pycocotools.mask.frPyObjects(near, *size))
+    return merged
+
+
+def _judge_maps(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> SemanticJudgement:
+    assert kept.semantic is not None
+    assert label.semantic is not None
+    predicted, confidence = decode_semantic(kept.semantic, max_pixels)
+    labelled, _ = decode_semantic(label.semantic, max_pixels)
+    size = (kept.height, kept.width) if kept.height and kept.width else None
+    if size is not None and (labelled.shape[0] > size[0] or labelled.shape[1] > size[1]):
+        raise BadRecord(
+            "label_mismatch",
+            f"semantic.classes_png is {labelled.shape[0]} x {labelled.shape[1]}, the image {size[0]} x {size[1]}",
+        )
+    table = ClassTable.of(classes.indices, classes.ignore)
+    try:
+        return judge_semantic(predicted, labelled, table, confidence, size)
+    except ValueError as error:
+        raise BadRecord("unknown_class", f"semantic.classes_png: {error}") from None

@@ -1,0 +1,151 @@
+"""An annotation export into the store, as if its labels had come over Kafka."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from monitor.classes import Classes
+from monitor.drift import Baselines
+from monitor.errors import BadRecord, InputError
+from monitor.evaluate import Evaluator
+from monitor.label_rows import label_row
+from monitor.labels.formats import read_labels
+from monitor.labels.records import InputIdRule
+from monitor.records import Label, Limits, Model, decode_chunk
+from monitor.records.reasons import shorten
+from monitor.records.types import EPOCH
+from monitor.settings import Settings
+from monitor.sources.files import FileSource
+from monitor.sources.protocol import Partition, RawRecord
+from monitor.store.store import Store
+from monitor.tallies import LABELS, TallyKey
+
+AT_ONCE = 500
+LINES = ("jsonl", (".jsonl", ".jsonl.gz"))
+"""The format of label records as they are, and the names by which it is recognised."""
+CLUSTER = "import"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """What is said about an export; fields as in `monitor.labels.formats.read_labels`."""
+
+    path: Path
+    format: str
+    label_time_us: int
+    model: str | None = None
+    version: str | None = None
+    annotator: str = "import"
+    annotation_version: int = 1
+    purpose: str = "spot_check"
+    selection_probability: float | None = None
+    input_id: InputIdRule = "stem"
+    png_folder: Path | None = None
+
+
+def import_file(store: Store, settings: Settings, request: ImportRequest) -> tuple[Counter[str], tuple[int, int]]:
+    """Read, check and store an export, then judge.
+
+    Returns outcomes of the labels, and how many records were judged and how many labels came too late for that.
+
+    Raises InputError that names the file, the entry and the reason; nothing of the export is stored then.
+    """
+    baselines = Baselines(store)
+    name, classes = classes_of(store, lambda identity: baselines.of(identity).classes, request.model)
+    limits = Limits.from_settings(settings)
+    records: Iterable[dict[str, Any]]
+    if request.format == LINES[0] or (request.format == "auto" and request.path.name.endswith(LINES[1])):
+        for _ in _lines(request.path, classes, limits):  # all of it is looked at before any of it is stored
+            pass
+        records = _lines(request.path, classes, limits)
+    else:
+        records = read_labels(
+            request.path,
+            request.format,
+            annotator=request.annotator,
+            annotation_version=request.annotation_version,
+            label_time=EPOCH + timedelta(microseconds=request.label_time_us),
+            purpose=request.purpose,
+            model=Model(name, request.version) if request.version else None,
+            selection_probability=request.selection_probability,
+            input_id=request.input_id,
+            classes=classes,
+            png_folder=request.png_folder,
+            limits=limits,
+        )
+    outcomes = import_labels(store, request.path, records, limits)
+    with closing(Evaluator(store, settings)) as evaluator:
+        evaluator.settle()
+        return outcomes, evaluator.judged
+
+
+def _lines(path: Path, classes: Classes, limits: Limits) -> Iterator[dict[str, Any]]:
+    """Label records of a file of JSON Lines, each checked."""
+    known = classes.position
+    with closing(FileSource([path], limits.max_value_bytes)) as source:
+        while not source.exhausted:
+            raws = source.poll(0.0, AT_ONCE).records
+            for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+                if not isinstance(found, Label):
+                    why = found if isinstance(found, BadRecord) else "a prediction, not a label"
+                    raise InputError(f"{path}: line {raw.offset}: {why}")
+                for i, one in enumerate(found.instances or ()):
+                    if one.class_name not in known:
+                        raise InputError(
+                            f"{path}: line {raw.offset}: instances[{i}].class {shorten(one.class_name)}"
+                            " is no class of the model's baseline"
+                        )
+                yield msgspec.json.decode(raw.value or b"")
+
+
+def import_labels(store: Store, path: Path, records: Iterable[dict[str, Any]], limits: Limits) -> Counter[str]:
+    """Store label records in one transaction; what became of them, by outcome.
+
+    In one, because an export that changes while it is read fails half-way.
+    """
+    outcomes: Counter[str] = Counter()
+    partition = Partition(CLUSTER, str(path), str(path), 0)
+    waiting = iter(records)
+    offset = 0
+    with store.transaction() as tx:
+        while some := list(islice(waiting, AT_ONCE)):
+            raws = [
+                RawRecord(partition, offset + i, msgspec.json.encode(record), None, (), None)
+                for i, record in enumerate(some)
+            ]
+            offset += len(raws)
+            rows = []
+            for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+                if isinstance(found, BadRecord) or not isinstance(found, Label):
+                    raise InputError(f"{path}: label {raw.offset + 1}: {found}")  # the formats' checks are stricter
+                rows.append(label_row(raw, found))
+            outcomes += Counter(tx.insert_labels(rows))
+        tx.add_tallies({TallyKey(LABELS, "", "", outcome, 0): count for outcome, count in outcomes.items()})
+    return outcomes
+
+
+def classes_of(store: Store, load: Callable[[str], Classes], model: str | None) -> tuple[str, Classes]:
+    """The model that labels are for, and its classes: the only one with a baseline, where none is named.
+
+    Raises InputError where that is not clear.
+    """
+    newest: dict[str, tuple[int, str]] = {}
+    for (name, _), entry in store.active_baselines().items():
+        newest[name] = max(newest.get(name, (-1, "")), (entry.activated_us, entry.meta.id))
+    if not newest:
+        raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
+    if model is None and len(newest) > 1:
+        raise InputError(f"there are several models: name one with --model ({', '.join(sorted(newest))})")
+    name = next(iter(newest)) if model is None else model
+    if name not in newest:
+        raise InputError(f"--model {name}: no active baseline has this name")
+    return name, load(newest[name][1])

@@ -1,0 +1,31 @@
+"""Labels on their way into the store."""
+
+from __future__ import annotations
+
+import msgspec
+
+from monitor.records import Label
+from monitor.sources.protocol import RawRecord
+from monitor.store.values import LabelRow
+
+
+def label_row(raw: RawRecord, label: Label) -> LabelRow:
+    """A decoded label with the message that it came in."""
+    model = label.model
+    return LabelRow(
+        label.input_id,
+        label.annotator,
+        model.name if model else "",
+        model.version if model else "",
+        label.annotation_version,
+        label.label_time_us,
+        label.purpose,
+        label.selection_probability,
+        "waiting",
+        raw.partition.cluster,
+        raw.partition.topic,
+        raw.partition.number,
+        raw.offset,
+        raw.value or b"",
+        msgspec.msgpack.encode(raw.headers),
+    )

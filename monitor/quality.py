@@ -1,0 +1,473 @@
+"""Read model of quality: labels of the store, brought into windows, and what may be said of each class."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from detectors.harm import Harm
+from detectors.quality.assisted import assisted
+from detectors.quality.average_precision import average_precision
+from detectors.quality.contrast import Contrast, dropped
+from detectors.quality.expected import ExpectedSums
+from detectors.quality.labelfree import labelfree
+from detectors.quality.planning import widest
+from detectors.quality.ratio import Estimate, RatioSample
+from detectors.quality.spotcheck import spotcheck
+from monitor.expectations import cross_fitted
+from monitor.pane_state import expected_in, merged_expected
+from monitor.quality_evidence import Evidence, Sums, evidence_of
+from monitor.reference import SPLIT, Reference
+from monitor.store.store import Store
+from monitor.store.values import JudgedRow
+from monitor.windows import Window, to_text, window_of
+
+Population = Literal["window", "process"]
+HARMS: tuple[Harm, ...] = ("unlikely", "unknown", "likely")
+"""From the best to the worst."""
+
+UNBOUNDED = frozenset({"false_positives_per_image", "count_error", "count_bias", "merge_rate", "overlap"})
+"""Metrics that may lie outside 0..1, or whose numerator may be above its denominator in one record."""
+MEAN = {"iou": "mean_iou", "dice": "mean_dice"}
+"""Metric to the name of its mean over classes."""
+PRECISION = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar")
+RESAMPLES = 200
+"""For average precision, which is no ratio of sums: sequences drawn with replacement."""
+SPARED = 0.05
+"""IoU that an annotator's labels can at most have lost, with 97.5 % confidence, for a drop to be called the others'."""
+LEAST_FOR_PRECISION = 10
+"""Sequences below which the spread of resampled ones says little."""
+
+
+class Facts(Protocol):
+    """What is known of a model's versions."""
+
+    def classes(self, version: str) -> tuple[str, ...]:
+        """Names of the classes, for windows without a label."""
+
+    def reference(self, version: str) -> Reference | None:
+        """Quality on the baseline's records."""
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """Of a stored verdict on drift, what counts here."""
+
+    harm: Harm = "unknown"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QualityWindow:
+    """A window of one version with its labelled records."""
+
+    model: str
+    version: str
+    slice: str
+    window: Window
+    records: int
+    evidence: Evidence
+    classes: tuple[str, ...]
+    population: Population
+    metrics: Collection[str] | None
+    """Those to estimate; None for all."""
+    reference: Reference | None = None
+    """Quality on the baseline's records."""
+    drift: Harm | None = None
+    """The worst verdict of drift on the window; None without an alarm."""
+    sums: ExpectedSums | None = None
+    """How sure the model was of all the window's records; None where it is not known of some."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the contract, under ``windows`` of ``segwatch quality --json``."""
+        evidence = self.evidence
+        return {
+            "model": self.model,
+            "version": self.version,
+            "slice": self.slice or None,
+            "start": to_text(self.window.start_us),
+            "end": to_text(self.window.end_us),
+            "records": self.records,
+            "labelled": len(evidence.inputs),
+            "left_out": evidence.left_out,
+            "assumed_uniform": evidence.assumed,
+            "population": self.population,
+            "drift_harm": self.drift,
+            **self._causes(),
+            "classes": [one for name in self._names() for one in self._entries(name)] + self._precision(),
+        }
+
+    def _causes(self) -> dict[str, Any]:
+        """By whom the labels are, and whether a drop since the baseline shows in everybody's or in some's only."""
+        told: list[dict[str, Any]] = []
+        contrasts: list[Contrast] = []
+        reference = self.reference.overall if self.reference else None
+        for name, sample in self._by_annotator().items():
+            estimate = spotcheck(sample, self._size(len(sample)))
+            told.append({"annotator": name, **_brief(estimate)})
+            if reference is not None and reference.point is not None:
+                contrasts.append(dropped(sample, reference.estimate(), self._size(len(sample))))
+        cause = None
+        if any(one.found for one in contrasts):
+            # Somebody whose labels of the same records can have lost next to nothing speaks against the others.
+            spared = any(one.upper is not None and one.upper <= SPARED for one in contrasts)
+            cause = "annotators" if spared else "model"
+        return {"annotators": told, "drop_cause": cause}
+
+    def _by_annotator(self) -> dict[str, RatioSample]:
+        """All classes together, by who made the labels."""
+        evidence = self.evidence
+        judgements = [*(evidence.maps or evidence.instances)]
+        found: dict[str, RatioSample] = {}
+        for name in sorted(set(evidence.annotators)):
+            own = [one for one, by in zip(judgements, evidence.annotators, strict=True) if by == name]
+            rows = np.array([row for row, *_ in own], np.int64)
+            sampled = 1 / evidence.sampling[rows]
+            sampled /= sampled.max()
+            found[name] = RatioSample.of(
+                sampled * [float(one.intersection.sum()) for *_, one in own],
+                sampled * [float(one.union.sum()) for *_, one in own],
+                1 / evidence.probability[rows],
+                evidence.clusters[rows],
+            )
+        return found
+
+    def plan(self, price: float) -> list[dict[str, Any]]:
+        """Labels that would halve each class's interval of IoU, or give it a first number; the widest first."""
+        sums = self.evidence.metrics.get("iou")
+        if sums is None:
+            samples = {name: RatioSample.uniform([], []) for name in self.classes}
+        else:
+            samples = {name: self._sample(sums, column) for column, name in enumerate(self.evidence.classes)}
+        population = None if sums is None else self._size(len(sums.rows))
+        return [
+            {
+                "class": one.name,
+                "width": one.width,
+                "target": one.target,
+                "expected_width": one.expected_width,
+                "labels": one.labels,
+                "with_class": one.with_class,
+                "cost": one.cost,
+            }
+            for one in widest(samples, population, price)
+        ]
+
+    def _names(self) -> list[str]:
+        named = list(self.evidence.metrics) or ["iou"]
+        return [name for name in named if self.metrics is None or name in self.metrics]
+
+    def _entries(self, metric: str) -> list[dict[str, Any]]:
+        sums = self.evidence.metrics.get(metric)
+        if sums is None:
+            nothing = spotcheck(RatioSample.uniform([], []), None)
+            found = [entry(name, metric, nothing) for name in self.classes]
+            return found + self._labelfree({}) if metric == "iou" else found
+        bounded = metric not in UNBOUNDED
+        estimates = [self._estimate(sums, column, bounded) for column in range(sums.numerator.shape[1])]
+        if len(estimates) != len(self.evidence.classes):  # over all classes at once
+            return [entry(None, metric, estimates[0])]
+        found = [entry(name, metric, estimate) for name, estimate in zip(self.evidence.classes, estimates, strict=True)]
+        if metric == "iou":
+            for column, one in enumerate(found):
+                one |= self._against_reference(sums, column)
+            found += self._assisted(sums, estimates)
+            found += self._labelfree(dict(zip(self.evidence.classes, estimates, strict=True)))
+        if metric in MEAN:
+            found.append(entry(None, MEAN[metric], self._mean(sums, estimates)))
+        return found
+
+    def _against_reference(self, sums: Sums, column: int) -> dict[str, Any]:
+        """The class's IoU on the baseline's records, and whether it has dropped since; nothing without a reference."""
+        name = self.evidence.classes[column]
+        known = self.reference.of(name) if self.reference else None
+        if self.reference is None or known is None:
+            return {}
+        told: dict[str, Any] = {"reference": known.to_json(), "drop": None}
+        splits = [slice_name for slice_name in self.reference.figures if slice_name.startswith(SPLIT)]
+        if splits:
+            told["splits"] = {
+                slice_name: own.to_json()
+                for slice_name in splits
+                if (own := self.reference.of(name, slice_name)) is not None
+            }
+        if known.point is not None:
+            sample = self._sample(sums, column)
+            contrast = dropped(sample, known.estimate(), self._size(len(sample)))
+            if contrast.drop is not None:
+                told["drop"] = {
+                    "point": contrast.drop,
+                    "lower": contrast.lower,
+                    "upper": contrast.upper,
+                    "p_value": contrast.p_value,
+                    "found": contrast.found,
+                }
+        return told
+
+    def _labelfree(self, spots: Mapping[str, Estimate]) -> list[dict[str, Any]]:
+        """What calibrated confidence alone says, withdrawn where drift or the spot checks contradict it."""
+        if self.reference is None or self.sums is None or not self.records:
+            return []
+        maps = bool(self.reference.evidence.maps)
+        if (self.sums.semantic_records if maps else self.sums.instance_records) != self.records:
+            return []
+        fitted = self.reference.calibrated
+        names = self.reference.evidence.classes
+        if fitted is None or len(names) != self.sums.classes:
+            return []
+        calibrated, errors = fitted
+        numerator, denominator = calibrated.of(self.sums)
+        found = []
+        for column, name in enumerate(names):
+            if denominator[column] <= 0:
+                continue
+            estimate = labelfree(
+                float(numerator[column]),
+                float(max(denominator[column], numerator[column])),
+                self.records,
+                errors[column],
+                drifted=self.drift is not None,
+                harm=self.drift or "unknown",
+                last_spotcheck=spots.get(name),
+            )
+            found.append(entry(name, "iou", estimate))
+        return found
+
+    def _assisted(self, sums: Sums, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
+        """The same with the help of what the model expects of the records without a label."""
+        population = self._size(len(sums.rows))
+        fitted = None
+        if self.sums is not None and self.records:
+            fitted = cross_fitted(self.evidence, self.sums, self.records)
+        if fitted is None or not np.array_equal(fitted.rows, sums.rows):
+            return []
+        found = []
+        for column, name in enumerate(self.evidence.classes):
+            if estimates[column].point is None:
+                continue  # help corrects a number, it does not make one
+            sample = self._sample(sums, column)
+            helped = assisted(
+                sample, fitted.expectation(column), population or self.records, process=population is None
+            )
+            found.append(entry(name, "iou", helped))
+        return found
+
+    def _weigh(self, sums: Sums) -> tuple[Any, Any, Any]:
+        """(n,) weights of choice, factors of sampling and sequences of the metric's records."""
+        evidence, rows = self.evidence, sums.rows
+        # Only the proportions matter in a ratio, and weights below 1 there are none.
+        sampled = 1 / evidence.sampling[rows]
+        return 1 / evidence.probability[rows], sampled / sampled.max(initial=1.0), evidence.clusters[rows]
+
+    def _size(self, labelled: int) -> int | None:
+        return max(self.records, labelled) if self.population == "window" else None
+
+    def _sample(self, sums: Sums, column: int) -> RatioSample:
+        weights, sampled, clusters = self._weigh(sums)
+        return RatioSample.of(
+            sums.numerator[:, column] * sampled, sums.denominator[:, column] * sampled, weights, clusters
+        )
+
+    def _estimate(self, sums: Sums, column: int, bounded: bool) -> Estimate:
+        sample = self._sample(sums, column)
+        return spotcheck(sample, self._size(len(sample)), bounded=bounded)
+
+    def _mean(self, sums: Sums, estimates: Sequence[Estimate]) -> Estimate:
+        """The mean over the classes that have a value, by its influence: 1 record's part in each class's ratio."""
+        weights, sampled, clusters = self._weigh(sums)
+        seen = [column for column, one in enumerate(estimates) if one.labels and sums.denominator[:, column].any()]
+        known = [column for column in seen if estimates[column].point is not None]
+        if not known or len(known) < len(seen):
+            # A mean that leaves out the classes of which too little is known would flatter.
+            return spotcheck(RatioSample.uniform([], []), None)
+        points = np.array([estimates[column].point for column in known], np.float64)
+        numerator = sums.numerator[:, known] * sampled[:, None]
+        denominator = sums.denominator[:, known] * sampled[:, None]
+        total = weights @ denominator
+        influence = ((numerator - points * denominator) / total).mean(axis=1)
+        value = float(points.mean()) + weights.sum() * influence
+        sample = RatioSample.of(value, np.ones(len(value)), weights, clusters)
+        estimate = spotcheck(sample, self._size(len(sample)), bounded=False)
+        return _clipped(estimate)
+
+    def _precision(self) -> list[dict[str, Any]]:
+        """COCO's AP of all classes and of each, with an interval from resampled sequences."""
+        evidence = self.evidence
+        wanted = [name for name in PRECISION if self.metrics is None or name in self.metrics]
+        if not wanted or not evidence.instances:
+            return []
+        rows = np.array([row for row, *_ in evidence.instances])
+        share = np.array([part for _, part, _ in evidence.instances])
+        weights = share / (evidence.probability[rows] * evidence.sampling[rows])
+        judgements = [one for *_, one in evidence.instances]
+        count = len(evidence.classes)
+        whole = average_precision(judgements, count, weights)
+        clusters = evidence.clusters[rows]
+        numbers, place = np.unique(clusters, return_inverse=True)
+        resampled = []
+        if len(numbers) >= LEAST_FOR_PRECISION:
+            rng = np.random.default_rng(0)
+            for _ in range(RESAMPLES):
+                drawn = np.bincount(rng.integers(len(numbers), size=len(numbers)), minlength=len(numbers))
+                resampled.append(average_precision(judgements, count, weights * drawn[place]))
+        found = []
+        for name in wanted:
+            for column, class_name in enumerate((*evidence.classes, None)):
+                point = whole.mean(name) if class_name is None else float(getattr(whole, name)[column])
+                values = [one.mean(name) if class_name is None else getattr(one, name)[column] for one in resampled]
+                found.append(_resampled(class_name, name, point, values, len(set(rows.tolist())), len(numbers)))
+        return found
+
+
+def _brief(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "point": estimate.point,
+        "lower": estimate.lower,
+        "upper": estimate.upper,
+        "labels": estimate.labels,
+        "status": estimate.status.replace(" ", "_"),
+    }
+
+
+def _clipped(estimate: Estimate) -> Estimate:
+    if estimate.lower is None or estimate.upper is None:
+        return estimate
+    return replace(estimate, lower=max(0.0, estimate.lower), upper=min(1.0, estimate.upper))
+
+
+def entry(class_name: str | None, metric: str, estimate: Estimate) -> dict[str, Any]:
+    """One estimate as it stands in JSON; ``class`` is null for all classes together."""
+    return {
+        "class": class_name,
+        "metric": metric,
+        "estimator": estimate.estimator,
+        "point": estimate.point,
+        "lower": estimate.lower,
+        "upper": estimate.upper,
+        "labels": estimate.labels,
+        "effective_labels": round(estimate.effective_labels, 1),
+        "sequences": estimate.clusters,
+        "status": estimate.status.replace(" ", "_"),
+        "needed": estimate.needed,
+        "needed_of": estimate.needed_of,
+        **({"reason": estimate.reason} if estimate.reason else {}),
+    }
+
+
+def _resampled(
+    class_name: str | None, metric: str, point: float, values: Sequence[float], labels: int, sequences: int
+) -> dict[str, Any]:
+    good = np.array([value for value in values if np.isfinite(value)])
+    known = bool(np.isfinite(point)) and len(good) >= RESAMPLES / 2
+    lower, upper = np.quantile(good, [0.025, 0.975]).tolist() if known else (None, None)
+    return {
+        "class": class_name,
+        "metric": metric,
+        "estimator": "spotcheck",
+        "point": point if known else None,
+        "lower": lower,
+        "upper": upper,
+        "labels": labels,
+        "effective_labels": float(labels),
+        "sequences": sequences,
+        "status": "ok" if known else "absent" if not np.isfinite(point) else "too_few_labels",
+        "needed": 0 if known or not np.isfinite(point) else max(1, LEAST_FOR_PRECISION - sequences),
+        "needed_of": "sequences",
+    }
+
+
+def quality_windows(
+    store: Store,
+    *,
+    model: str,
+    facts: Facts,
+    version: str | None = None,
+    slice_key: str = "",
+    since_us: int | None = None,
+    until_us: int | None = None,
+    length_us: int | None,
+    pane_us: int,
+    population: Population = "window",
+    metrics: Collection[str] | None = None,
+) -> list[QualityWindow]:
+    """Windows with records or labels that start in [since, until), by version and time; ``length_us`` None: one."""
+    # A window that begins before `until` may hold records from after it.
+    reach_us = until_us if until_us is None or length_us is None else until_us + length_us
+    records: dict[str, dict[Window, int]] = defaultdict(lambda: defaultdict(int))
+    labelled: dict[str, dict[Window, list[JudgedRow]]] = defaultdict(lambda: defaultdict(list))
+    counts = store.pane_counts(model, version, slice=slice_key, since_us=since_us, until_us=reach_us)
+    rows = [
+        row
+        for row in store.judged(model, version, since_us=since_us, until_us=reach_us)
+        if not slice_key or _has_slice(row, slice_key)
+    ]
+    whole = _extent([start for _, start, _ in counts] + [row.event_time_us for row in rows], pane_us)
+
+    def place(time_us: int) -> Window:
+        return whole if length_us is None else window_of(time_us, length_us)
+
+    for own, start_us, count in counts:
+        records[own][place(start_us)] += count
+    for row in rows:
+        labelled[row.version][place(row.event_time_us)].append(row)
+    found = []
+    for own in sorted({*records, *labelled}):
+        for window in sorted({*records[own], *labelled[own]}):
+            if since_us is not None and length_us is not None and window.start_us < since_us:
+                continue
+            if until_us is not None and length_us is not None and window.start_us >= until_us:
+                continue
+            total = records[own].get(window, 0)
+            evidence = evidence_of(labelled[own].get(window, []), total)
+            names = evidence.classes or facts.classes(own)
+            reference = facts.reference(own)
+            # Kept for all records, not by slice; of use only where labels say how far confidence can be believed.
+            sums = None
+            if not slice_key and (evidence.inputs or reference is not None):
+                sums = _sums(store, model, own, window)
+            drift = _drift(store, model, own, slice_key, window)
+            found.append(
+                QualityWindow(
+                    model,
+                    own,
+                    slice_key,
+                    window,
+                    total,
+                    evidence,
+                    tuple(names),
+                    population,
+                    metrics,
+                    reference,
+                    drift,
+                    sums,
+                )
+            )
+    return found
+
+
+def _drift(store: Store, model: str, version: str, slice_key: str, window: Window) -> Harm | None:
+    """The worst harm among the alarmed windows within this one; None where none alarmed."""
+    stored = store.scores(model, version, slice=slice_key, since_us=window.start_us, until_us=window.end_us)
+    harms = [msgspec.json.decode(one.payload, type=_Verdict).harm for one in stored if one.alarm]
+    return max(harms, key=HARMS.index) if harms else None
+
+
+def _sums(store: Store, model: str, version: str, window: Window) -> ExpectedSums | None:
+    panes = store.read_panes(model, version, since_us=window.start_us, until_us=window.end_us)
+    return merged_expected([expected_in(pane.state) for pane in panes])
+
+
+def _has_slice(row: JudgedRow, slice_key: str) -> bool:
+    key, _, value = slice_key.partition("=")
+    slices: dict[str, str] = msgspec.json.decode(row.slices)
+    return slices.get(key) == value
+
+
+def _extent(times_us: Sequence[int], pane_us: int) -> Window:
+    if not times_us:
+        return Window(0, 0)
+    start, last = min(times_us), max(times_us)
+    return Window(start - start % pane_us, last - last % pane_us + pane_us)

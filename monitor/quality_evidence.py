@@ -1,0 +1,163 @@
+"""What a window's labels are worth: per metric and class, sums for each labelled record, with its weight and sequence.
+
+A record weighs 1 / (probability of its choice x sampling probability), so that labels which were picked because they
+looked bad do not bias the figure. The probability is what the label says, else what segwatch's own ledger has; a spot
+check of which neither is known counts as drawn at random from the window's records, and that is said. Labels made for
+another purpose, whose probability is not known, stay out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.quality import instance_metrics, semantic_metrics
+from detectors.quality.expected import ExpectedSums
+from detectors.quality.instance_judgement import InstanceJudgement
+from detectors.quality.judge_semantic import SemanticJudgement
+from monitor.judgements import Judged, JudgedLabel, from_payload
+from monitor.store.values import JudgedRow
+
+SEMANTIC_NAMES = {"precision": "pixel_precision", "recall": "pixel_recall"}
+"""Of maps, where instances have metrics of the same name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """One metric: (n, C) numerators and denominators of the records ``rows`` (n,)."""
+
+    rows: NDArray[np.int64]
+    numerator: NDArray[np.float64]
+    denominator: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """N labelled records of a window."""
+
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    probability: NDArray[np.float64]
+    """(N,) of being labelled, given that segwatch saw the record."""
+    sampling: NDArray[np.float64]
+    """(N,) of being seen by segwatch at all."""
+    clusters: NDArray[np.int64]
+    """(N,) number of the sequence; a record without one is a sequence of its own."""
+    assumed: int
+    """Records whose probability is not known: they count as drawn at random."""
+    left_out: int
+    """Labelled records that no estimate may use."""
+    metrics: Mapping[str, Sums]
+    instances: Sequence[tuple[int, float, InstanceJudgement]] = field(default=())
+    """Record, share of it (1 / annotators) and judgement; ``maps`` alike."""
+    annotators: Sequence[str] = field(default=())
+    """Who made each of ``maps``, or where there are none of ``instances``."""
+    expected: Sequence[ExpectedSums | None] = field(default=())
+    """(N,) how sure the model was of each record; None where it is not known."""
+    maps: Sequence[tuple[int, float, SemanticJudgement]] = field(default=())
+
+
+def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
+    """Bring the judged records of one window together; ``records`` is the number of all its records."""
+    used: list[tuple[JudgedRow, Judged, list[JudgedLabel], float | None]] = []
+    left_out = 0
+    for row in rows:
+        judged = from_payload(row.payload)
+        settled = judged.settled
+        known = _probability(judged, settled)
+        if not settled:
+            continue
+        if known is None and all(one.purpose == "relabel" for one in settled):
+            left_out += 1
+        else:
+            used.append((row, judged, settled, known))
+    # Judgements of an earlier order of classes cannot be added to those of the present one.
+    classes = tuple(used[-1][1].classes) if used else ()
+    left_out += sum(1 for _, judged, *_ in used if tuple(judged.classes) != classes)
+    used = [one for one in used if tuple(one[1].classes) == classes]
+    assumed = sum(1 for *_, known in used if known is None)
+    uniform = min(1.0, assumed / records) if records else 1.0
+    numbers: dict[str, int] = {}
+    clusters = [numbers.setdefault(_cluster(row), len(numbers)) for row, *_ in used]
+    instances, maps = _judgements(used)
+    return Evidence(
+        classes=classes,
+        inputs=tuple(row.input_id for row, *_ in used),
+        probability=np.array([uniform if known is None else known for *_, known in used], np.float64),
+        sampling=np.array([row.sampling_probability or 1.0 for row, *_ in used], np.float64),
+        clusters=np.array(clusters, np.int64),
+        assumed=assumed,
+        left_out=left_out,
+        metrics=_metrics(instances, maps, len(classes)),
+        instances=instances,
+        maps=maps,
+        annotators=_annotators(used),
+        expected=[None if one.sureness is None else ExpectedSums.from_bytes(one.sureness) for _, one, *_ in used],
+    )
+
+
+def _probability(judged: Judged, settled: Sequence[JudgedLabel]) -> float | None:
+    told = [one.selection_probability for one in settled if one.selection_probability is not None]
+    return max(told) if told else judged.probability
+
+
+def _cluster(row: JudgedRow) -> str:
+    return f"s{row.sequence}" if row.sequence else f"i{row.input_id}"
+
+
+_Used = Sequence[tuple[JudgedRow, Judged, list[JudgedLabel], float | None]]
+_Instances = list[tuple[int, float, InstanceJudgement]]
+_Maps = list[tuple[int, float, SemanticJudgement]]
+
+
+def _judgements(used: _Used) -> tuple[_Instances, _Maps]:
+    instances: _Instances = []
+    maps: _Maps = []
+    for index, (_, _, settled, _) in enumerate(used):
+        of_lists = [judgement for one in settled if (judgement := one.instance_judgement()) is not None]
+        of_maps = [judged_map for one in settled if (judged_map := one.semantic_judgement()) is not None]
+        instances += [(index, 1 / len(of_lists), each) for each in of_lists]
+        maps += [(index, 1 / len(of_maps), own) for own in of_maps]
+    return instances, maps
+
+
+def _annotators(used: _Used) -> list[str]:
+    settled = [one for _, _, many, _ in used for one in many]
+    maps = [one.annotator for one in settled if one.semantic is not None]
+    return maps or [one.annotator for one in settled if one.instances is not None]
+
+
+def _metrics(instances: _Instances, maps: _Maps, classes: int) -> dict[str, Sums]:
+    found: dict[str, Sums] = {}
+    tables: tuple[tuple[Any, Mapping[str, Any], Mapping[str, str]], ...] = (
+        (instances, instance_metrics.METRICS, {}),
+        (maps, semantic_metrics.METRICS, SEMANTIC_NAMES),
+    )
+    for judgements, metrics, names in tables:
+        if not judgements:
+            continue
+        index = np.array([one[0] for one in judgements], np.int64)
+        share = np.array([one[1] for one in judgements])[:, None]
+        rows, place = np.unique(index, return_inverse=True)
+        given = [one[2] for one in judgements]
+        for name, metric in metrics.items():
+            sides = []
+            for values in (metric.numerator(given), metric.denominator(given)):
+                total = np.zeros((len(rows), values.shape[1]))
+                np.add.at(total, place, values * share)
+                sides.append(total)
+            found[names.get(name, name)] = Sums(rows, *sides)
+    return found
+
+
+def by_version(rows: Sequence[JudgedRow]) -> dict[str, list[JudgedRow]]:
+    """Rows of each version, in their order."""
+    found: dict[str, list[JudgedRow]] = defaultdict(list)
+    for row in rows:
+        found[row.version].append(row)
+    return found

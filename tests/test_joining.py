@@ -1,0 +1,235 @@
+"""Labels meet their predictions, in any order, and change exactly what they should."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from monitor.evaluate import Evaluator
+from monitor.judgements import Judged, from_payload
+from monitor.settings import Settings
+from monitor.store.store import Store
+from monitor.tallies import (
+    CORRECTIONS,
+    LABEL_JOINS,
+    LABELS,
+    SPOTCHECK_CORRECTION,
+    SPOTCHECK_IMAGES,
+    SPOTCHECK_INSTANCES,
+    SPOTCHECK_IOU_BUCKET,
+)
+from monitor.windows import DAY_US
+from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
+from tests.made_labels import after, label, seen, square
+
+EVENT_US = NOW_US - 2 * HOUR_US
+CAR = ("car", 0.9, square(0))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_of(tmp_path, windows={"lengths_seconds": [3600]})
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with open_store(settings) as opened:
+        yield opened
+
+
+_topics = (f"topic-{number}" for number in itertools.count())
+
+
+def put(store: Store, settings: Settings, *records: dict[str, Any]) -> None:
+    """Records are read from a log of their own, then the leader judges."""
+    feed(store, settings, [encode(record) for record in records], topic_id=next(_topics))
+    finish(store, settings)
+
+
+def finish(store: Store, settings: Settings) -> None:
+    evaluator = Evaluator(store, settings, wall_us=lambda: NOW_US)
+    evaluator.finish()
+    evaluator.close()
+
+
+def judged(store: Store, version: str = "1") -> list[Judged]:
+    return [from_payload(row.payload) for row in store.judged("street", version)]
+
+
+def sums(one: Judged) -> dict[str, tuple[int, int]]:
+    """Class to pixels of intersection and union, by the annotation that counts."""
+    judgement = one.settled[0].instance_judgement()
+    assert judgement is not None
+    pairs = zip(one.classes, judgement.intersection.tolist(), judgement.union.tolist(), strict=True)
+    return {name: (i, u) for name, i, u in pairs if u}
+
+
+def tallies(store: Store, series: str) -> dict[tuple[str, int], int]:
+    return {(k.label, k.bucket): v for k, v in store.read_tallies().items() if k.series == series and v}
+
+
+class TestOrder:
+    @pytest.mark.parametrize("first", ["prediction", "label"])
+    def test_a_label_is_judged_whether_it_comes_before_or_after_its_prediction(
+        self, store: Store, settings: Settings, first: str
+    ) -> None:
+        both = [seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(5)))]
+        for record in both if first == "prediction" else both[::-1]:
+            put(store, settings, record)
+        (one,) = judged(store)
+        assert sums(one) == {"car": (50, 150)}
+        assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 1}
+        assert tallies(store, LABEL_JOINS) == {("joined", 0): 1}
+
+    def test_a_second_version_that_comes_later_is_judged_by_the_same_label(
+        self, store: Store, settings: Settings
+    ) -> None:
+        add_baseline(store, "street", "2")
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(5))))
+        put(store, settings, seen(1, EVENT_US, ("car", 0.9, square(5)), version="2"))
+        assert sums(judged(store, "1")[0]) == {"car": (50, 150)}
+        assert sums(judged(store, "2")[0]) == {"car": (100, 100)}
+
+    def test_a_label_of_one_version_is_kept_from_the_others(self, store: Store, settings: Settings) -> None:
+        add_baseline(store, "street", "2")
+        own = label(1, after(EVENT_US), ("car", square(5)), model={"name": "street", "version": "2"})
+        put(store, settings, seen(1, EVENT_US, CAR), seen(1, EVENT_US, CAR, version="2"), own)
+        assert (len(judged(store, "1")), len(judged(store, "2"))) == (0, 1)
+
+    def test_the_same_label_twice_changes_nothing(self, store: Store, settings: Settings) -> None:
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(0))))
+        before = store.judged("street")
+        put(store, settings, label(1, after(EVENT_US), ("car", square(9))))
+        assert store.judged("street") == before
+        assert tallies(store, LABELS) == {("accepted", 0): 1, ("duplicate", 0): 1}
+        assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 1}
+
+
+class TestVersions:
+    def test_a_higher_annotation_version_replaces_and_a_lower_one_never_does(
+        self, store: Store, settings: Settings
+    ) -> None:
+        newer = label(1, after(EVENT_US, 900), ("car", square(5)), annotation_version=2)
+        older = label(1, after(EVENT_US, 1800), ("car", square(0)), annotation_version=1)
+        put(store, settings, seen(1, EVENT_US, CAR), newer)
+        put(store, settings, older)
+        assert sums(judged(store)[0]) == {"car": (50, 150)}
+        assert tallies(store, LABELS) == {("accepted", 0): 1, ("superseded", 0): 1}
+        put(store, settings, label(1, after(EVENT_US, 999), ("car", square(0)), annotation_version=3))
+        assert sums(judged(store)[0]) == {"car": (100, 100)}
+
+    def test_a_correction_moves_only_the_counters_of_corrections(self, store: Store, settings: Settings) -> None:
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(0))))
+        first = [tallies(store, series) for series in (SPOTCHECK_INSTANCES, SPOTCHECK_IOU_BUCKET, SPOTCHECK_IMAGES)]
+        assert first[0] == {("car", 0): 1}
+        put(store, settings, label(1, after(EVENT_US, 900), ("car", square(20)), annotation_version=2))
+        again = [tallies(store, series) for series in (SPOTCHECK_INSTANCES, SPOTCHECK_IOU_BUCKET, SPOTCHECK_IMAGES)]
+        assert again == first
+        # The hit has become an invention and a miss.
+        found = {CORRECTIONS[bucket]: count for (_, bucket), count in tallies(store, SPOTCHECK_CORRECTION).items()}
+        assert found == {("tp", "fp"): 1, ("none", "fn"): 1}
+
+    def test_several_versions_in_one_chunk_end_as_one_by_one(self, store: Store, settings: Settings) -> None:
+        all_of_them = [
+            label(1, after(EVENT_US, 60 * version), ("car", square(version)), annotation_version=version)
+            for version in (2, 1, 3, 3)
+        ]
+        put(store, settings, seen(1, EVENT_US, CAR), *all_of_them)
+        assert sums(judged(store)[0]) == {"car": (70, 130)}
+        counts = {"accepted": 1, "superseded": 1, "replaced": 1, "duplicate": 1}
+        assert tallies(store, LABELS) == {(name, 0): count for name, count in counts.items()}
+
+    def test_an_audit_settles_what_annotators_disagree_on(self, store: Store, settings: Settings) -> None:
+        put(
+            store,
+            settings,
+            seen(1, EVENT_US, CAR),
+            label(1, after(EVENT_US), ("car", square(5))),
+            label(1, after(EVENT_US), ("car", square(9)), annotator="bob"),
+        )
+        assert len(judged(store)[0].settled) == 2
+        put(store, settings, label(1, after(EVENT_US, 999), ("car", square(0)), annotator="chief", purpose="audit"))
+        (settled,) = judged(store)[0].settled
+        assert settled.annotator == "chief"
+
+
+class TestBadLabels:
+    def test_a_class_that_the_baseline_does_not_have_goes_to_the_dead_letters_once(
+        self, store: Store, settings: Settings
+    ) -> None:
+        add_baseline(store, "street", "2")
+        wrong = label(1, after(EVENT_US), ("tram", square(0)))
+        put(store, settings, seen(1, EVENT_US, CAR), seen(1, EVENT_US, CAR, version="2"), wrong)
+        finish(store, settings)
+        with store.claim_outbox(10) as letters:
+            (letter,) = letters
+        assert letter.value == encode(wrong)
+        assert dict(letter.headers)["segwatch_reason"] == b"unknown_class"
+        assert b"tram" in dict(letter.headers)["segwatch_detail"]
+        assert not judged(store)[0].settled
+        assert not tallies(store, SPOTCHECK_IMAGES)
+
+    def test_a_mask_of_another_size_is_refused(self, store: Store, settings: Settings) -> None:
+        small = {"size": [4, 4], "counts": [0, 16]}
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", small)))
+        (one,) = judged(store)
+        assert [own.problem for own in one.labels] == ["label_mismatch"]
+
+    def test_a_label_31_days_after_its_prediction_is_unjoinable_and_one_of_29_days_is_not(
+        self, store: Store, settings: Settings
+    ) -> None:
+        event_us = NOW_US - 40 * DAY_US
+        put(
+            store,
+            settings,
+            seen(1, event_us, CAR),
+            seen(2, event_us, CAR),
+            label(1, event_us + 31 * DAY_US, ("car", square(0))),
+            label(2, event_us + 29 * DAY_US, ("car", square(0))),
+        )
+        assert tallies(store, LABEL_JOINS) == {("unjoinable", 0): 1, ("joined", 0): 1}
+        assert [len(one.settled) for one in judged(store)] == [0, 1]
+
+    def test_a_label_of_an_unknown_model_goes_to_the_dead_letters(self, store: Store, settings: Settings) -> None:
+        put(store, settings, label(1, after(EVENT_US), model={"name": "boat", "version": "1"}))
+        assert tallies(store, LABELS) == {("dead_letter", 0): 1}
+
+
+class TestForms:
+    def test_polygons_and_both_forms_of_rle_say_the_same(self, store: Store, settings: Settings) -> None:
+        mask = square(5)
+        polygon = [[5, 5, 15, 5, 15, 15, 5, 15]]
+        plain = {"size": [40, 40], "counts": [205, *([10, 30] * 9), 10, 1600 - 205 - 390 - 10 + 0]}
+        plain["counts"][-1] = 1600 - sum(plain["counts"][:-1])
+        for number, own in enumerate((mask, polygon, plain)):
+            put(store, settings, seen(number, EVENT_US, CAR), label(number, after(EVENT_US), ("car", own)))
+        assert [sums(one) for one in judged(store)] == [{"car": (50, 150)}] * 3
+
+    def test_semantic_maps_are_judged_by_pixels(self, store: Store, settings: Settings) -> None:
+        def png(values: np.ndarray[Any, Any]) -> str:
+            return base64.b64encode(cv2.imencode(".png", values)[1].tobytes()).decode()
+
+        predicted = np.zeros((8, 8), np.uint8)
+        predicted[:, 4:] = 1
+        truth = np.zeros((8, 8), np.uint8)
+        truth[:, 2:] = 1
+        record = seen(1, EVENT_US)
+        record["semantic"] = {"classes_png": png(predicted)}
+        del record["instances"]
+        told = label(1, after(EVENT_US))
+        told["semantic"] = {"classes_png": png(truth)}
+        del told["instances"]
+        put(store, settings, record, told)
+        (one,) = judged(store)
+        judgement = one.settled[0].semantic_judgement()
+        assert judgement is not None
+        assert judgement.intersection.tolist()[:2] == [16, 32]
+        assert judgement.union.tolist()[:2] == [32, 48]
+        assert tallies(store, SPOTCHECK_INSTANCES) == {("bus", 0): 1, ("car", 0): 1}
