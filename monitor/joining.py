@@ -192,6 +192,7 @@ class _Batch:
             outcome,
             instances=None if verdict.instances is None else verdict.instances.to_bytes(),
             semantic=None if verdict.semantic is None else verdict.semantic.to_bytes(),
+            panoptic=None if verdict.panoptic is None else verdict.panoptic.to_bytes(),
         )
 
     def _decode(self, row: LabelRow) -> Label | BadRecord:

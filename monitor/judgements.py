@@ -8,6 +8,7 @@ import msgspec
 
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_semantic import SemanticJudgement
+from detectors.quality.panoptic import PanopticJudgement
 
 Stream = Literal["uniform", "training", "unasked"]
 """``uniform`` feeds SLO counters. ``unasked``: segwatch's ledger knows nothing of it."""
@@ -26,12 +27,16 @@ class JudgedLabel(msgspec.Struct, frozen=True, array_like=True):
     """Why it could not be judged: a reason of `monitor.records.reasons`, or ``unjoinable``."""
     instances: bytes | None = None
     semantic: bytes | None = None
+    panoptic: bytes | None = None
 
     def instance_judgement(self) -> InstanceJudgement | None:
         return None if self.instances is None else InstanceJudgement.from_bytes(self.instances)
 
     def semantic_judgement(self) -> SemanticJudgement | None:
         return None if self.semantic is None else SemanticJudgement.from_bytes(self.semantic)
+
+    def panoptic_judgement(self) -> PanopticJudgement | None:
+        return None if self.panoptic is None else PanopticJudgement.from_bytes(self.panoptic)
 
 
 class Judged(msgspec.Struct, frozen=True, array_like=True):

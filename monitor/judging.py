@@ -13,11 +13,13 @@ from detectors.quality.confusion import ClassTable
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_instances import InstanceMasks, judge_instances
 from detectors.quality.judge_semantic import SemanticJudgement, judge_semantic
+from detectors.quality.panoptic import PanopticJudgement, judge_panoptic
 from monitor.classes import Classes
 from monitor.errors import BadRecord
 from monitor.kept_masks import KeptMasks
 from monitor.labels.outlines import first_fault
 from monitor.masks import Mask, Rle
+from monitor.panoptic_segments import segments_of
 from monitor.records import Instance, Label, LabelInstance, decode_semantic
 from monitor.records.png import read_header
 from monitor.records.reasons import shorten
@@ -34,6 +36,8 @@ class Verdict:
 
     instances: InstanceJudgement | None
     semantic: SemanticJudgement | None
+    panoptic: PanopticJudgement | None = None
+    """Of records that have lists and maps on both sides."""
 
 
 def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
@@ -47,7 +51,9 @@ def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> V
     if not both_lists and not both_maps:
         raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
     instances = _judge_lists(kept, label, classes, max_pixels) if both_lists else None
-    return Verdict(instances, _judge_maps(kept, label, classes, max_pixels) if both_maps else None)
+    semantic = _judge_maps(kept, label, classes, max_pixels) if both_maps else None
+    panoptic = _judge_both(kept, label, classes, max_pixels) if both_lists and both_maps else None
+    return Verdict(instances, semantic, panoptic)
 
 
 def _what(record: KeptMasks | Label) -> str:
@@ -83,6 +89,26 @@ def _judge_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: in
         one for i, one in enumerate(predicted) if i not in invented or one.class_name not in label.not_exhaustive
     ]
     return judge_instances(_masks(kept_in, position, size), truth, len(position))
+
+
+def _judge_both(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> PanopticJudgement:
+    """Every pixel by its segment; lists and maps have been judged by themselves already, so they fit."""
+    assert kept.semantic is not None
+    assert label.semantic is not None
+    size, position, count = image_size(kept, label), classes.position, len(classes.names)
+    table = ClassTable.of(classes.indices, classes.ignore)
+    found = _masks(kept.instances or [], position, size)
+    told = InstanceMasks(
+        np.array([position[one.class_name] for one in label.instances or ()], np.int64),
+        [_as_rle(one.mask, size) for one in label.instances or ()],
+        crowd=np.array([one.crowd for one in label.instances or ()], np.bool_),
+    )
+    things = frozenset({*found.kinds.tolist(), *told.kinds.tolist()})
+    predicted = table.predicted[decode_semantic(kept.semantic, max_pixels)[0]]
+    labelled = table.labelled[decode_semantic(label.semantic, max_pixels)[0]]
+    return judge_panoptic(
+        segments_of(predicted, found, things, count, size), segments_of(labelled, told, things, count, size), count
+    )
 
 
 def _masks(predicted: Sequence[Instance], position: Mapping[str, int], size: Size) -> InstanceMasks:

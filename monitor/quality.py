@@ -9,9 +9,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.harm import Harm
-from detectors.quality.assisted import assisted
+from detectors.quality.assisted import Expectation, assisted
 from detectors.quality.average_precision import average_precision
 from detectors.quality.contrast import Contrast, dropped
 from detectors.quality.expected import ExpectedSums
@@ -21,6 +22,7 @@ from detectors.quality.ratio import Estimate, RatioSample
 from detectors.quality.spotcheck import spotcheck
 from monitor.expectations import cross_fitted
 from monitor.pane_state import expected_in, merged_expected
+from monitor.quality_details import calibration, confusion
 from monitor.quality_evidence import Evidence, Sums, evidence_of
 from monitor.reference import SPLIT, Reference
 from monitor.store.store import Store
@@ -61,6 +63,23 @@ class _Verdict(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _LinearMean:
+    """A mean over C' classes as a mean over n records, each with a value of
+
+    ``mean of points + scale x mean over classes of (I - point U) / total``.
+    """
+
+    sample: RatioSample
+    columns: Sequence[int]
+    """(C',) of the classes."""
+    points: NDArray[np.float64]
+    """(C',) their ratios."""
+    totals: NDArray[np.float64]
+    """(C',) their weighted denominators."""
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QualityWindow:
     """A window of one version with its labelled records."""
 
@@ -92,13 +111,21 @@ class QualityWindow:
             "end": to_text(self.window.end_us),
             "records": self.records,
             "labelled": len(evidence.inputs),
+            "label_times": _times(evidence.label_times_us),
             "left_out": evidence.left_out,
             "assumed_uniform": evidence.assumed,
             "population": self.population,
             "drift_harm": self.drift,
             **self._causes(),
             "classes": [one for name in self._names() for one in self._entries(name)] + self._precision(),
+            **self._details(),
         }
+
+    def _details(self) -> dict[str, Any]:
+        """Only where all metrics are asked for."""
+        if self.metrics is not None:
+            return {}
+        return {"confusion": confusion(self.evidence), "calibration": calibration(self.evidence)}
 
     def _causes(self) -> dict[str, Any]:
         """By whom the labels are, and whether a drop since the baseline shows in everybody's or in some's only."""
@@ -165,19 +192,21 @@ class QualityWindow:
         if sums is None:
             nothing = spotcheck(RatioSample.uniform([], []), None)
             found = [entry(name, metric, nothing) for name in self.classes]
-            return found + self._labelfree({}) if metric == "iou" else found
+            return found + self._labelfree({}, None) if metric == "iou" else found
         bounded = metric not in UNBOUNDED
         estimates = [self._estimate(sums, column, bounded) for column in range(sums.numerator.shape[1])]
         if len(estimates) != len(self.evidence.classes):  # over all classes at once
             return [entry(None, metric, estimates[0])]
         found = [entry(name, metric, estimate) for name, estimate in zip(self.evidence.classes, estimates, strict=True)]
+        mean = None
+        if metric in MEAN:
+            mean = self._mean(sums, estimates)
+            found.append(entry(None, MEAN[metric], mean))
         if metric == "iou":
-            for column, one in enumerate(found):
+            for column, one in enumerate(found[: len(estimates)]):
                 one |= self._against_reference(sums, column)
             found += self._assisted(sums, estimates)
-            found += self._labelfree(dict(zip(self.evidence.classes, estimates, strict=True)))
-        if metric in MEAN:
-            found.append(entry(None, MEAN[metric], self._mean(sums, estimates)))
+            found += self._labelfree(dict(zip(self.evidence.classes, estimates, strict=True)), mean)
         return found
 
     def _against_reference(self, sums: Sums, column: int) -> dict[str, Any]:
@@ -207,8 +236,11 @@ class QualityWindow:
                 }
         return told
 
-    def _labelfree(self, spots: Mapping[str, Estimate]) -> list[dict[str, Any]]:
-        """What calibrated confidence alone says, withdrawn where drift or the spot checks contradict it."""
+    def _labelfree(self, spots: Mapping[str, Estimate], mean: Estimate | None) -> list[dict[str, Any]]:
+        """What calibrated confidence alone says, withdrawn where drift or the spot checks contradict it.
+
+        ``spots`` by class, and ``mean`` over classes: what the spot checks say.
+        """
         if self.reference is None or self.sums is None or not self.records:
             return []
         maps = bool(self.reference.evidence.maps)
@@ -220,11 +252,11 @@ class QualityWindow:
             return []
         calibrated, errors = fitted
         numerator, denominator = calibrated.of(self.sums)
-        found = []
+        found: dict[str, Estimate] = {}
         for column, name in enumerate(names):
             if denominator[column] <= 0:
                 continue
-            estimate = labelfree(
+            found[name] = labelfree(
                 float(numerator[column]),
                 float(max(denominator[column], numerator[column])),
                 self.records,
@@ -233,8 +265,8 @@ class QualityWindow:
                 harm=self.drift or "unknown",
                 last_spotcheck=spots.get(name),
             )
-            found.append(entry(name, "iou", estimate))
-        return found
+        told = [entry(name, "iou", estimate) for name, estimate in found.items()]
+        return [*told, entry(None, MEAN["iou"], _mean_labelfree(found, mean))] if found else []
 
     def _assisted(self, sums: Sums, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
         """The same with the help of what the model expects of the records without a label."""
@@ -253,6 +285,19 @@ class QualityWindow:
                 sample, fitted.expectation(column), population or self.records, process=population is None
             )
             found.append(entry(name, "iou", helped))
+        linear = self._linear_mean(sums, estimates)
+        if linear is not None:
+            guessed = [fitted.expectation(column) for column in linear.columns]
+            parts = [
+                each.numerator - point * each.denominator for each, point in zip(guessed, linear.points, strict=True)
+            ]
+            mean = Expectation(
+                linear.scale * (np.stack(parts, axis=1) / linear.totals).mean(1), np.zeros(len(sums.rows)), 0.0, 0.0
+            )
+            helped = assisted(
+                linear.sample, mean, population or self.records, process=population is None, bounded=False
+            )
+            found.append(entry(None, MEAN["iou"], _clipped(helped)))
         return found
 
     def _weigh(self, sums: Sums) -> tuple[Any, Any, Any]:
@@ -276,22 +321,29 @@ class QualityWindow:
         return spotcheck(sample, self._size(len(sample)), bounded=bounded)
 
     def _mean(self, sums: Sums, estimates: Sequence[Estimate]) -> Estimate:
-        """The mean over the classes that have a value, by its influence: 1 record's part in each class's ratio."""
+        """The mean over the classes that have a value."""
+        linear = self._linear_mean(sums, estimates)
+        if linear is None:
+            return spotcheck(RatioSample.uniform([], []), None)
+        return _clipped(spotcheck(linear.sample, self._size(len(linear.sample)), bounded=False))
+
+    def _linear_mean(self, sums: Sums, estimates: Sequence[Estimate]) -> _LinearMean | None:
+        """The mean over classes by its influence: 1 record's part in each class's ratio. None without a mean."""
         weights, sampled, clusters = self._weigh(sums)
         seen = [column for column, one in enumerate(estimates) if one.labels and sums.denominator[:, column].any()]
         known = [column for column in seen if estimates[column].point is not None]
         if not known or len(known) < len(seen):
             # A mean that leaves out the classes of which too little is known would flatter.
-            return spotcheck(RatioSample.uniform([], []), None)
+            return None
         points = np.array([estimates[column].point for column in known], np.float64)
         numerator = sums.numerator[:, known] * sampled[:, None]
         denominator = sums.denominator[:, known] * sampled[:, None]
         total = weights @ denominator
         influence = ((numerator - points * denominator) / total).mean(axis=1)
-        value = float(points.mean()) + weights.sum() * influence
+        scale = float(weights.sum())
+        value = float(points.mean()) + scale * influence
         sample = RatioSample.of(value, np.ones(len(value)), weights, clusters)
-        estimate = spotcheck(sample, self._size(len(sample)), bounded=False)
-        return _clipped(estimate)
+        return _LinearMean(sample, known, points, total, scale)
 
     def _precision(self) -> list[dict[str, Any]]:
         """COCO's AP of all classes and of each, with an interval from resampled sequences."""
@@ -322,6 +374,10 @@ class QualityWindow:
         return found
 
 
+def _times(times_us: tuple[int, int] | None) -> list[str] | None:
+    return None if times_us is None else [to_text(time_us) for time_us in times_us]
+
+
 def _brief(estimate: Estimate) -> dict[str, Any]:
     return {
         "point": estimate.point,
@@ -336,6 +392,25 @@ def _clipped(estimate: Estimate) -> Estimate:
     if estimate.lower is None or estimate.upper is None:
         return estimate
     return replace(estimate, lower=max(0.0, estimate.lower), upper=min(1.0, estimate.upper))
+
+
+def _mean_labelfree(found: Mapping[str, Estimate], spot: Estimate | None) -> Estimate:
+    """The mean over classes of what confidence alone says: known where each of them is.
+
+    Its bounds are the means of theirs, as if all classes were off in the same direction, which is what happens where
+    confidence has changed its meaning; independent errors would give narrower ones.
+    """
+    for name, one in found.items():
+        if one.status != "ok":
+            return replace(one, reason=one.reason if one.reason.startswith("drift") else f"{name}: {one.reason}")
+    point, lower, upper = (
+        float(np.mean([getattr(one, side) for one in found.values()])) for side in ("point", "lower", "upper")
+    )
+    mean = replace(next(iter(found.values())), point=point, lower=lower, upper=upper)
+    if spot is None or spot.lower is None or spot.upper is None or (spot.lower <= upper and lower <= spot.upper):
+        return mean
+    reason = f"spot checks say {spot.lower:.3f} to {spot.upper:.3f}, confidence alone {lower:.3f} to {upper:.3f}"
+    return replace(mean, point=None, lower=None, upper=None, status="withdrawn", reason=reason)
 
 
 def entry(class_name: str | None, metric: str, estimate: Estimate) -> dict[str, Any]:

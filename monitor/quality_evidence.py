@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.quality import instance_metrics, semantic_metrics
+from detectors.quality import instance_metrics, panoptic, semantic_metrics
 from detectors.quality.expected import ExpectedSums
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_semantic import SemanticJudgement
+from detectors.quality.panoptic import PanopticJudgement
 from monitor.judgements import Judged, JudgedLabel, from_payload
 from monitor.store.values import JudgedRow
 
@@ -55,6 +56,8 @@ class Evidence:
     metrics: Mapping[str, Sums]
     instances: Sequence[tuple[int, float, InstanceJudgement]] = field(default=())
     """Record, share of it (1 / annotators) and judgement; ``maps`` alike."""
+    label_times_us: tuple[int, int] | None = None
+    """Of the first and the last label."""
     annotators: Sequence[str] = field(default=())
     """Who made each of ``maps``, or where there are none of ``instances``."""
     expected: Sequence[ExpectedSums | None] = field(default=())
@@ -84,7 +87,8 @@ def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
     uniform = min(1.0, assumed / records) if records else 1.0
     numbers: dict[str, int] = {}
     clusters = [numbers.setdefault(_cluster(row), len(numbers)) for row, *_ in used]
-    instances, maps = _judgements(used)
+    instances, maps, segments = _judgements(used)
+    times_us = [one.label_time_us for _, _, settled, _ in used for one in settled]
     return Evidence(
         classes=classes,
         inputs=tuple(row.input_id for row, *_ in used),
@@ -93,9 +97,10 @@ def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
         clusters=np.array(clusters, np.int64),
         assumed=assumed,
         left_out=left_out,
-        metrics=_metrics(instances, maps, len(classes)),
+        metrics=_metrics(instances, maps, segments),
         instances=instances,
         maps=maps,
+        label_times_us=(min(times_us), max(times_us)) if times_us else None,
         annotators=_annotators(used),
         expected=[None if one.sureness is None else ExpectedSums.from_bytes(one.sureness) for _, one, *_ in used],
     )
@@ -113,17 +118,21 @@ def _cluster(row: JudgedRow) -> str:
 _Used = Sequence[tuple[JudgedRow, Judged, list[JudgedLabel], float | None]]
 _Instances = list[tuple[int, float, InstanceJudgement]]
 _Maps = list[tuple[int, float, SemanticJudgement]]
+_Segments = list[tuple[int, float, PanopticJudgement]]
 
 
-def _judgements(used: _Used) -> tuple[_Instances, _Maps]:
+def _judgements(used: _Used) -> tuple[_Instances, _Maps, _Segments]:
     instances: _Instances = []
     maps: _Maps = []
+    segments: _Segments = []
     for index, (_, _, settled, _) in enumerate(used):
         of_lists = [judgement for one in settled if (judgement := one.instance_judgement()) is not None]
         of_maps = [judged_map for one in settled if (judged_map := one.semantic_judgement()) is not None]
         instances += [(index, 1 / len(of_lists), each) for each in of_lists]
         maps += [(index, 1 / len(of_maps), own) for own in of_maps]
-    return instances, maps
+        of_both = [judged_both for one in settled if (judged_both := one.panoptic_judgement()) is not None]
+        segments += [(index, 1 / len(of_both), own) for own in of_both]
+    return instances, maps, segments
 
 
 def _annotators(used: _Used) -> list[str]:
@@ -132,11 +141,12 @@ def _annotators(used: _Used) -> list[str]:
     return maps or [one.annotator for one in settled if one.instances is not None]
 
 
-def _metrics(instances: _Instances, maps: _Maps, classes: int) -> dict[str, Sums]:
+def _metrics(instances: _Instances, maps: _Maps, segments: _Segments) -> dict[str, Sums]:
     found: dict[str, Sums] = {}
     tables: tuple[tuple[Any, Mapping[str, Any], Mapping[str, str]], ...] = (
         (instances, instance_metrics.METRICS, {}),
         (maps, semantic_metrics.METRICS, SEMANTIC_NAMES),
+        (segments, panoptic.METRICS, {}),
     )
     for judgements, metrics, names in tables:
         if not judgements:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +17,8 @@ from monitor.store.values import StoredQuality
 from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US
 
 METRICS = ("iou",)
+SHARE = 20
+"""Estimating takes at most 1 / 20 of the time."""
 
 
 class VersionFacts:
@@ -48,7 +51,17 @@ class VersionFacts:
 class QualityNow:
     """One thread, the leader's. What was estimated before is not known after a restart, and done again once."""
 
-    def __init__(self, store: Store, settings: Settings, baselines: Baselines, wall_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        baselines: Baselines,
+        wall_us: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._next_at = float("-inf")
+        self._touched: set[str] = set()
         self._store = store
         self._baselines = baselines
         self._wall_us = wall_us
@@ -58,15 +71,22 @@ class QualityNow:
         self._done: dict[str, int] = {}
 
     def step(self, leader: Leader, watermark_us: int, changed: set[tuple[str, str]]) -> None:
-        """Estimate models whose labels have changed, and all when an hour (the shortest window) has passed."""
-        models = {name for name, _ in self._store.active_baselines()}
-        touched = {name for name, _ in changed}
-        for model in sorted(models):
+        """Estimate models whose labels have changed, and all when an hour (the shortest window) has passed.
+
+        Labels may come in a stream: this takes at most a twentieth of the time, but at the end of a replay.
+        """
+        self._touched |= {name for name, _ in changed}
+        began = self._clock()
+        if began < self._next_at and watermark_us < END_OF_TIME_US:
+            return
+        for model in sorted({name for name, _ in self._store.active_baselines()}):
             end_us = self._end_us(model, watermark_us)
-            if end_us is None or (model not in touched and self._done.get(model) == end_us):
+            if end_us is None or (model not in self._touched and self._done.get(model) == end_us):
                 continue
             self._estimate(leader, model, end_us)
             self._done[model] = end_us
+        self._touched.clear()
+        self._next_at = self._clock() + SHARE * (self._clock() - began)
 
     def _end_us(self, model: str, watermark_us: int) -> int | None:
         if watermark_us < END_OF_TIME_US:

@@ -179,6 +179,7 @@ def make_reference(
                     "",
                     None if verdict.instances is None else verdict.instances.to_bytes(),
                     None if verdict.semantic is None else verdict.semantic.to_bytes(),
+                    None if verdict.panoptic is None else verdict.panoptic.to_bytes(),
                 )
             )
         if judged:

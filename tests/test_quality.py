@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -154,6 +156,40 @@ class TestFigures:
         union = sum((WIDTH + each + WIDTH) / 2 for each in off)
         assert car["point"] == pytest.approx(intersection / union, abs=1e-12)
         assert car["labels"] == 30
+
+
+class TestDetails:
+    def test_confusion_and_calibration_are_of_the_windows_records(self, store: Store, settings: Settings) -> None:
+        records, off = traffic(60)
+        put(store, settings, [*records, *labels_of(off, range(0, 60, 2))])
+        (window,) = ask(settings, "--window", "all")["windows"]
+        table = window["confusion"]
+        car = table["labelled"].index("car")
+        hits = sum(each <= 3 for each in off[::2])
+        row = dict(zip(table["predicted"], table["counts"][car], strict=True))
+        assert row["car"] == pytest.approx(2 * hits)  # every second record stands for two
+        assert row["<missed>"] == pytest.approx(2 * (30 - hits))
+        (one,) = window["calibration"]
+        assert one["ece"] == pytest.approx(abs(0.9 - hits / 30))
+        assert one["curve"] == [{"confidence": pytest.approx(0.9), "accuracy": pytest.approx(hits / 30), "weight": 60}]
+        assert window["label_times"] == [to_text(after(START_US)), to_text(after(START_US + 58 * 60 * SECOND_US))]
+
+    def test_records_with_lists_and_maps_have_panoptic_quality(self, store: Store, settings: Settings) -> None:
+        def png(values: np.ndarray[Any, Any]) -> str:
+            return base64.b64encode(cv2.imencode(".png", values)[1].tobytes()).decode()
+
+        ground = np.zeros((40, 40), np.uint8)  # the baseline's first class, bus, all over: stuff here
+        records, labels = [], []
+        for i in range(20):
+            one = seen(i, START_US + i * SECOND_US, ("car", 0.9, square(10)), sequence=None)
+            told = label(i, after(START_US), ("car", square(12)))
+            records.append({**one, "semantic": {"classes_png": png(ground)}})
+            labels.append({**told, "semantic": {"classes_png": png(ground)}})
+        put(store, settings, [*records, *labels])
+        (window,) = ask(settings, "--window", "all")["windows"]
+        assert of(window, "car", "panoptic_quality")["point"] == pytest.approx(8 / 12, abs=1e-9)
+        around = 1600 - 120  # pixels of the ground that either leaves free, both: all but the cars' union
+        assert of(window, "bus", "panoptic_quality")["point"] == pytest.approx(around / (1600 - 80), abs=1e-9)
 
 
 class TestWindows:
