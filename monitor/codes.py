@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.signals.mask_geometry import MaskGeometry
+from detectors.signals.mask_geometry import SHAPES, MaskGeometry
 from monitor.baseline_book import Route
 from monitor.extract import Prepared, features_of, sizes_of
 from monitor.instances import Instances
 from monitor.mask_shapes import no_shapes, shapes_of
 from monitor.records import Prediction
+from monitor.sureness import whole_areas
+
+AREA = SHAPES.index("area")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +27,8 @@ class Coded:
     """(N, D); D = 0 for a version without a baseline."""
     components: NDArray[np.float64]
     """(N, K) for moments; K = 0 where the baseline has none to compare them with."""
+    areas: NDArray[np.int64] | None = None
+    """(M,) pixels of the instances' masks, where the geometry of masks was measured anyway."""
 
     def among(self, chosen: NDArray[np.bool_]) -> Coded:
         """These records as the ``chosen`` (M,) of M: the others have zeros for codes, and NaN for components."""
@@ -32,7 +37,7 @@ class Coded:
         codes = np.zeros((len(chosen), self.codes.shape[1]), dtype=np.uint8)
         components = np.full((len(chosen), self.components.shape[1]), np.nan)
         codes[chosen], components[chosen] = self.codes, self.components
-        return Coded(codes, components)
+        return Coded(codes, components, self.areas)
 
 
 def codes_of(
@@ -45,8 +50,10 @@ def codes_of(
     components = baseline.projection.project(route.extractor.embeddings(prepared))
     layout = baseline.statistic.layout
     shapes, overlap = no_shapes(instances)
+    areas = None
     if layout.has(MaskGeometry.name):
         shapes, overlap = shapes_of(predictions, image_sizes=sizes_of(prepared))
+        areas = whole_areas(shapes[:, AREA])
     features = features_of(
         prepared,
         instances,
@@ -57,4 +64,4 @@ def codes_of(
         overlap=overlap,
     )
     kept = baseline.moments.moments.components if baseline.moments is not None else 0
-    return Coded(baseline.statistic.binning.codes(layout.values(features)), components[:, :kept])
+    return Coded(baseline.statistic.binning.codes(layout.values(features)), components[:, :kept], areas)

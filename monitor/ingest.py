@@ -399,7 +399,9 @@ class Ingest:
         sureness = None
         if self._keeps:
             masks = [each and keep(one, each.size) for one, (_, each) in zip(predictions, members, strict=True)]
-            areas = mask_areas([instance.mask for one in good for instance in one.instances or ()])
+            areas = coded.areas
+            if areas is None:
+                areas = mask_areas([instance.mask for one in good for instance in one.instances or ()])
             sureness = Sureness(areas, [each and each.sureness for _, each in members])
         return Counted(
             raws,

@@ -18,7 +18,7 @@ from detectors.quality.expected import ExpectedSums, semantic_confidence
 from monitor.classes import Classes
 from monitor.instances import Instances
 from monitor.kept_masks import KeptMasks
-from monitor.masks import MAX_SIDE, Mask, check_masks
+from monitor.masks import MAX_PIXELS, MAX_SIDE, Mask, check_masks
 from monitor.records import decode_semantic
 
 
@@ -38,10 +38,16 @@ def map_sureness(
     return scaled
 
 
+def whole_areas(areas: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(M,) areas of masks in whole pixels. Of polygons that reach far out of their image no more than any image has:
+    made to hurt, they would otherwise grow beyond what sums can hold."""
+    whole: NDArray[np.int64] = np.rint(np.minimum(areas, MAX_PIXELS)).astype(np.int64)
+    return whole
+
+
 def mask_areas(masks: Sequence[Mask]) -> NDArray[np.int64]:
     """(M,) pixels of valid masks; of polygons what their outlines hold, which may be outside the image."""
-    areas: NDArray[np.int64] = np.rint(check_masks(masks, MAX_SIDE * MAX_SIDE).area).astype(np.int64)
-    return areas
+    return whole_areas(check_masks(masks, MAX_SIDE * MAX_SIDE).area)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1072,3 +1072,13 @@ class TestWhatIsCounted:
         assert total("cost_nano_usd") == 50 * 200_000
         assert total("confidence_bucket") == sum(len(record["instances"]) for record in records)
         assert tallies[TallyKey(LAST_EVENT_US, "street", "1", "", 0)] == NOW_US - HOUR_US + 49 * 36 * SECOND_US
+
+
+def test_polygons_made_to_hurt_do_not_break_what_is_expected_of_a_pane(store: Store, settings: Settings) -> None:
+    far = 9_999_999.0
+    huge = [[[-far, -far, far, -far, far, far, -far, far]] for _ in range(50)]
+    instances = [{"class": "car", "score": 0.5, "mask": mask} for mask in huge]
+    records = [prediction(i, NOW_US - HOUR_US, instances=instances) for i in range(20)]
+    feed(store, settings, [encode(record) for record in records])
+    states = [PaneState.merged([pane.state]) for pane in store.read_panes("street", "1")]
+    assert sum(state.expected.instance_records for state in states if state.expected is not None) == 20
