@@ -116,6 +116,12 @@ class Extractor:
                 sureness = self._sureness(maps, (0, 0))
                 return Prepared(None, given, names, scores, shares, confidence, sureness=sureness)
             pixels, statistics, size = self._image(prediction)
+            if prediction.semantic is not None and (indices.shape[0] > size[0] or indices.shape[1] > size[1]):
+                raise BadRecord(
+                    "bad_semantic",
+                    f"semantic.classes_png is {indices.shape[0]} x {indices.shape[1]}, larger than the image's"
+                    f" {size[0]} x {size[1]}",
+                )
             sureness = self._sureness(maps, size)
             return Prepared(pixels, None, names, scores, shares, confidence, statistics, size, sureness)
         except ImageError as error:

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 INPUTS_AT_ONCE = 200
 SWEEP_SHARE = 20
 """Looking for records that came after their labels takes at most this part of the time: 1 / 20."""
+LONGEST_S = 3.0
+"""Of one step, so that a large import does not keep windows from being scored."""
 UNJOINABLE = "unjoinable"
 
 LabelKey = tuple[str, str, str, str]
@@ -78,9 +80,11 @@ class Joining:
 
         ``everything``: go on until nothing is left, as at the end of a replay.
         """
-        judged = 0
+        judged, first = 0, self._clock()
         while True:
             began = self._clock()
+            if began - first > LONGEST_S and not everything:
+                return judged  # windows wait meanwhile; what is left is found at the next tick
             sweep = everything or began >= self._next_sweep
             found = leader.labelled(INPUTS_AT_ONCE, sweep=sweep)
             if sweep:
@@ -104,6 +108,7 @@ class Joining:
                 baseline_id = newest.get(sample.model, (0, ""))[1] if entry is None else entry.meta.id
                 if own and baseline_id:
                     batch.judge(sample, own, self._baselines.of(baseline_id).classes)
+        batch.refuse_bad()
         leader.record_judged(found.marks, batch.rows, batch.states, batch.tallies, batch.messages)
         self.changed |= {(row.model, row.version) for row in batch.rows}
         self.unjoinable += batch.tallies_of("unjoinable")
@@ -119,6 +124,7 @@ class _Batch:
         self._now_us = now_us
         self._limits = limits
         self._decoded: dict[LabelKey, Label | BadRecord] = {}
+        self._bad: dict[LabelKey, tuple[LabelRow, BadRecord]] = {}
         self.rows: list[JudgedRow] = []
         self.states: dict[LabelKey, tuple[int, LabelState]] = {}
         self.tallies: Counter[TallyKey] = Counter()
@@ -136,17 +142,17 @@ class _Batch:
         for row in labels:
             one = self._one(sample, row, masks, classes)
             judged.append(one)
+            fresh = row.annotator not in told and (masks is not None or row.state == "waiting")
             self._set_state(row, "unjoinable" if one.problem == UNJOINABLE else "bad" if one.problem else "judged")
-            if row.annotator not in told:
+            if fresh:
                 outcome = one.problem if one.problem in ("", UNJOINABLE) else "bad"
                 key = TallyKey(LABEL_JOINS, sample.model, sample.version, outcome or "joined", 0)
                 self.tallies[key] += 1
         if masks is None:
             return  # the masks are gone: what was said while they were there stays
-        ask = self._found.chosen.get((sample.input_id, sample.model, sample.version))
-        stream: Stream = "unasked" if ask is None else "uniform" if ask.stream == "uniform" else "training"
+        stream, probability = self._asked(sample)
         sureness = expected_of(masks, classes, self._limits.max_pixels).to_bytes()
-        draft = Judged(list(classes.names), judged, stream, ask.probability if ask else None, None, sureness)
+        draft = Judged(list(classes.names), judged, stream, probability, None, sureness)
         self.judged += bool(draft.settled)
         counted = self._count(sample, draft, known.counted if known else None)
         final = msgspec.structs.replace(draft, counted=counted)
@@ -166,6 +172,21 @@ class _Batch:
             )
         )
 
+    def _asked(self, sample: LabelledSample) -> tuple[Stream, float | None]:
+        """How the input came to be labelled. What one version asked for is labelled for all of them, so that it is no
+        random choice for the others either; a draw in which all records had the same chance is one for all."""
+        rows = [
+            row
+            for (input_id, model, _), row in self._found.chosen.items()
+            if (input_id, model) == (sample.input_id, sample.model)
+        ]
+        if not rows:
+            return "unasked", None
+        missed = 1.0
+        for row in rows:
+            missed *= 1 - row.probability
+        return "uniform" if any(row.stream == "uniform" for row in rows) else "training", 1 - missed
+
     def tallies_of(self, outcome: str) -> int:
         """Labels whose first judgement ended so."""
         return sum(count for key, count in self.tallies.items() if (key.series, key.label) == (LABEL_JOINS, outcome))
@@ -183,7 +204,7 @@ class _Batch:
                 raise label
             verdict = judge(masks, label, classes, self._limits.max_pixels)
         except BadRecord as bad:
-            self._refuse(row, bad)
+            self._bad[_key(row)] = (row, bad)
             return msgspec.structs.replace(outcome, problem=bad.reason)
         for name in {one.class_name for one in label.instances or ()} | _seen(verdict.semantic, classes):
             key = TallyKey(LAST_LABEL_US, sample.model, sample.version, name, 0)
@@ -208,15 +229,14 @@ class _Batch:
                 self._decoded[key] = record if fits else BadRecord("unknown_type", "not a label")  # type: ignore[assignment]
         return self._decoded[key]
 
-    def _refuse(self, row: LabelRow, bad: BadRecord) -> None:
-        """To the dead letters, once, however many versions it does not fit."""
-        message = dead_letter(_raw(row), bad, self._settings.kafka.dead_letter_topic)
-        if row.state == "bad":
-            return
-        if all(message.id != one.id for one in self.messages):
-            self.messages.append(message)
-            self.tallies[TallyKey(DEAD_LETTER, "", "", bad.reason, 0)] += 1
-            self.tallies[TallyKey(RECORDS, "", "", "dead_letter", 0)] += 1
+    def refuse_bad(self) -> None:
+        """To the dead letters, once each: labels that fit no record of their input, now or before."""
+        for key, (row, bad) in sorted(self._bad.items()):
+            now = self.states.get(key)
+            if row.state in ("waiting", "unjoinable") and now is not None and now[1] == "bad":
+                self.messages.append(dead_letter(_raw(row), bad, self._settings.kafka.dead_letter_topic))
+                self.tallies[TallyKey(DEAD_LETTER, "", "", bad.reason, 0)] += 1
+                self.tallies[TallyKey(RECORDS, "", "", "dead_letter", 0)] += 1
 
     def _set_state(self, row: LabelRow, state: LabelState) -> None:
         """``judged`` by any version counts more than ``bad``, and that more than ``unjoinable``."""
@@ -229,7 +249,7 @@ class _Batch:
         self, sample: LabelledSample, judged: Judged, before: dict[str, list[int]] | None
     ) -> dict[str, list[int]] | None:
         """Feed the SLO counters: the uniform stream of spot checks, each record once; what changes is a correction."""
-        asked = [one for one in judged.settled if one.purpose == "spot_check"]
+        asked = [one for one in judged.labels if not one.problem and one.purpose == "spot_check"]
         if before is None and (judged.stream == "training" or not asked):
             return None
         verdicts = verdicts_of(judged)

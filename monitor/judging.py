@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 
-from detectors.quality.confusion import ClassTable
+from detectors.quality.confusion import ClassTable, common_size
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_instances import InstanceMasks, judge_instances
 from detectors.quality.judge_semantic import SemanticJudgement, judge_semantic
@@ -43,9 +43,16 @@ class Verdict:
 def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
     """Judge a prediction by a label. Lists of instances are compared with lists, maps with maps.
 
-    Raises BadRecord: ``unknown_class``, ``label_mismatch`` (another size, or nothing that both have),
-    ``bad_semantic`` and ``semantic_too_large`` as decoding gives them.
+    Raises BadRecord: ``unknown_class``, ``label_mismatch`` (another size, nothing that both have, or masks that would
+    take too long to compare), ``bad_semantic`` and ``semantic_too_large`` as decoding gives them.
     """
+    try:
+        return _judge(kept, label, classes, max_pixels)
+    except (ValueError, MemoryError) as error:
+        raise BadRecord("label_mismatch", f"cannot be held against the prediction: {error}") from None
+
+
+def _judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
     both_lists = kept.instances is not None and label.instances is not None
     both_maps = kept.semantic is not None and label.semantic is not None
     if not both_lists and not both_maps:
@@ -70,7 +77,9 @@ def _judge_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: in
                 "unknown_class", f"instances[{i}].class {shorten(one.class_name)} is no class of the model's baseline"
             )
     size = image_size(kept, label)
-    _check_outlines(labelled, size, max_pixels)
+    _check_pixels(size, max_pixels)
+    _check_outlines("instances", labelled, size, max_pixels)
+    _check_outlines("the prediction's instances", predicted, size, max_pixels)
     if label.judged_classes is not None:
         looked_for = {*label.judged_classes, *(one.class_name for one in labelled)}
         predicted = [one for one in predicted if one.class_name in looked_for]
@@ -119,11 +128,18 @@ def _masks(predicted: Sequence[Instance], position: Mapping[str, int], size: Siz
     )
 
 
-def _check_outlines(labelled: Sequence[LabelInstance], size: Size, max_pixels: int) -> None:
+def _check_pixels(size: Size, max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise BadRecord("label_mismatch", f"an image of {size[0]} x {size[1]}, above the limit of {max_pixels} pixels")
+
+
+def _check_outlines(
+    what: str, instances: Sequence[Instance] | Sequence[LabelInstance], size: Size, max_pixels: int
+) -> None:
     """Before anything is painted: pycocotools keeps 40 bytes for each pixel of an outline."""
-    found = first_fault([one.mask for one in labelled], *size, max_pixels) if labelled else None
+    found = first_fault([one.mask for one in instances], *size, max_pixels) if instances else None
     if found is not None:
-        raise BadRecord("label_mismatch", f"instances[{found[0]}].mask: {found[1]}")
+        raise BadRecord("label_mismatch", f"{what}[{found[0]}].mask: {found[1]}")
 
 
 def image_size(kept: KeptMasks, label: Label) -> Size:
@@ -175,6 +191,7 @@ def _judge_maps(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int
     predicted, confidence = decode_semantic(kept.semantic, max_pixels)
     labelled, _ = decode_semantic(label.semantic, max_pixels)
     size = (kept.height, kept.width) if kept.height and kept.width else None
+    _check_pixels(size or common_size(predicted, labelled), max_pixels)
     if size is not None and (labelled.shape[0] > size[0] or labelled.shape[1] > size[1]):
         raise BadRecord(
             "label_mismatch",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -62,13 +61,14 @@ def import_file(store: Store, settings: Settings, request: ImportRequest) -> tup
     baselines = Baselines(store)
     name, classes = classes_of(store, lambda identity: baselines.of(identity).classes, request.model)
     limits = Limits.from_settings(settings)
-    records: Iterable[dict[str, Any]]
+    records: Iterable[bytes]
+    known = {model for model, _ in store.active_baselines()}
     if request.format == LINES[0] or (request.format == "auto" and request.path.name.endswith(LINES[1])):
-        for _ in _lines(request.path, classes, limits):  # all of it is looked at before any of it is stored
+        for _ in _lines(request.path, classes, known, limits):  # all of it is looked at before any of it is stored
             pass
-        records = _lines(request.path, classes, limits)
+        records = _lines(request.path, classes, known, limits)
     else:
-        records = read_labels(
+        found = read_labels(
             request.path,
             request.format,
             annotator=request.annotator,
@@ -82,14 +82,15 @@ def import_file(store: Store, settings: Settings, request: ImportRequest) -> tup
             png_folder=request.png_folder,
             limits=limits,
         )
+        records = (msgspec.json.encode(record) for record in found)
     outcomes = import_labels(store, request.path, records, limits)
     with closing(Evaluator(store, settings)) as evaluator:
         evaluator.settle()
         return outcomes, evaluator.judged
 
 
-def _lines(path: Path, classes: Classes, limits: Limits) -> Iterator[dict[str, Any]]:
-    """Label records of a file of JSON Lines, each checked."""
+def _lines(path: Path, classes: Classes, models: set[str], limits: Limits) -> Iterator[bytes]:
+    """Label records of a file of JSON Lines as they stand there, each checked."""
     known = classes.position
     with closing(FileSource([path], limits.max_value_bytes)) as source:
         while not source.exhausted:
@@ -98,30 +99,31 @@ def _lines(path: Path, classes: Classes, limits: Limits) -> Iterator[dict[str, A
                 if not isinstance(found, Label):
                     why = found if isinstance(found, BadRecord) else "a prediction, not a label"
                     raise InputError(f"{path}: line {raw.offset}: {why}")
+                if found.model is not None and found.model.name not in models:
+                    name = shorten(found.model.name)
+                    raise InputError(f"{path}: line {raw.offset}: no active baseline has the model name {name}")
                 for i, one in enumerate(found.instances or ()):
                     if one.class_name not in known:
                         raise InputError(
                             f"{path}: line {raw.offset}: instances[{i}].class {shorten(one.class_name)}"
                             " is no class of the model's baseline"
                         )
-                yield msgspec.json.decode(raw.value or b"")
+                yield raw.value or b""
 
 
-def import_labels(store: Store, path: Path, records: Iterable[dict[str, Any]], limits: Limits) -> Counter[str]:
+def import_labels(store: Store, path: Path, records: Iterable[bytes], limits: Limits) -> Counter[str]:
     """Store label records in one transaction; what became of them, by outcome.
 
     In one, because an export that changes while it is read fails half-way.
     """
     outcomes: Counter[str] = Counter()
-    partition = Partition(CLUSTER, str(path), str(path), 0)
+    name = str(path).encode("utf-8", "backslashreplace").decode()
+    partition = Partition(CLUSTER, name, name, 0)
     waiting = iter(records)
     offset = 0
     with store.transaction() as tx:
         while some := list(islice(waiting, AT_ONCE)):
-            raws = [
-                RawRecord(partition, offset + i, msgspec.json.encode(record), None, (), None)
-                for i, record in enumerate(some)
-            ]
+            raws = [RawRecord(partition, offset + i, value, None, (), None) for i, value in enumerate(some)]
             offset += len(raws)
             rows = []
             for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):

@@ -469,6 +469,8 @@ def quality_windows(
     metrics: Collection[str] | None = None,
 ) -> list[QualityWindow]:
     """Windows with records or labels that start in [since, until), by version and time; ``length_us`` None: one."""
+    # Records are counted by panes: labels are taken of whole ones, too.
+    since_us, until_us = (None if one is None else -(-one // pane_us) * pane_us for one in (since_us, until_us))
     # A window that begins before `until` may hold records from after it.
     reach_us = until_us if until_us is None or length_us is None else until_us + length_us
     records: dict[str, dict[Window, int]] = defaultdict(lambda: defaultdict(int))
@@ -496,7 +498,7 @@ def quality_windows(
             if until_us is not None and length_us is not None and window.start_us >= until_us:
                 continue
             total = records[own].get(window, 0)
-            evidence = evidence_of(labelled[own].get(window, []), total)
+            evidence = evidence_of(labelled[own].get(window, []), total, metrics and {*metrics, "iou"})
             names = evidence.classes or facts.classes(own)
             reference = facts.reference(own)
             # Kept for all records, not by slice; of use only where labels say how far confidence can be believed.

@@ -9,7 +9,7 @@ another purpose, whose probability is not known, stay out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from detectors.quality.panoptic import PanopticJudgement
 from monitor.judgements import Judged, JudgedLabel, from_payload
 from monitor.store.values import JudgedRow
 
+LEAST_PROBABILITY = 1e-9
 SEMANTIC_NAMES = {"precision": "pixel_precision", "recall": "pixel_recall"}
 """Of maps, where instances have metrics of the same name."""
 
@@ -65,17 +66,21 @@ class Evidence:
     maps: Sequence[tuple[int, float, SemanticJudgement]] = field(default=())
 
 
-def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
-    """Bring the judged records of one window together; ``records`` is the number of all its records."""
+def evidence_of(rows: Sequence[JudgedRow], records: int, metrics: Collection[str] | None = None) -> Evidence:
+    """Bring the judged records of one window together; ``records`` is the number of all its records.
+
+    ``metrics``: those to add up; None for all.
+    """
     used: list[tuple[JudgedRow, Judged, list[JudgedLabel], float | None]] = []
     left_out = 0
     for row in rows:
         judged = from_payload(row.payload)
         settled = judged.settled
-        known = _probability(judged, settled)
         if not settled:
             continue
-        if known is None and all(one.purpose == "relabel" for one in settled):
+        good = [one for one in judged.labels if not one.problem]
+        known = _probability(judged, good)
+        if known is None and all(one.purpose != "spot_check" for one in good):
             left_out += 1
         else:
             used.append((row, judged, settled, known))
@@ -92,12 +97,12 @@ def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
     return Evidence(
         classes=classes,
         inputs=tuple(row.input_id for row, *_ in used),
-        probability=np.array([uniform if known is None else known for *_, known in used], np.float64),
-        sampling=np.array([row.sampling_probability or 1.0 for row, *_ in used], np.float64),
+        probability=_floored([uniform if known is None else known for *_, known in used]),
+        sampling=_floored([row.sampling_probability or 1.0 for row, *_ in used]),
         clusters=np.array(clusters, np.int64),
         assumed=assumed,
         left_out=left_out,
-        metrics=_metrics(instances, maps, segments),
+        metrics=_metrics(instances, maps, segments, metrics),
         instances=instances,
         maps=maps,
         label_times_us=(min(times_us), max(times_us)) if times_us else None,
@@ -106,9 +111,16 @@ def evidence_of(rows: Sequence[JudgedRow], records: int) -> Evidence:
     )
 
 
-def _probability(judged: Judged, settled: Sequence[JudgedLabel]) -> float | None:
-    told = [one.selection_probability for one in settled if one.selection_probability is not None]
+def _probability(judged: Judged, good: Sequence[JudgedLabel]) -> float | None:
+    """Also where another annotation, an audit for example, has settled the record."""
+    told = [one.selection_probability for one in good if one.selection_probability is not None]
     return max(told) if told else judged.probability
+
+
+def _floored(probabilities: Sequence[float]) -> NDArray[np.float64]:
+    """No record may stand for more than a billion others: its inverse would drown, or overflow, everything else."""
+    floored: NDArray[np.float64] = np.maximum(np.array(probabilities, np.float64), LEAST_PROBABILITY)
+    return floored
 
 
 def _cluster(row: JudgedRow) -> str:
@@ -141,7 +153,9 @@ def _annotators(used: _Used) -> list[str]:
     return maps or [one.annotator for one in settled if one.instances is not None]
 
 
-def _metrics(instances: _Instances, maps: _Maps, segments: _Segments) -> dict[str, Sums]:
+def _metrics(
+    instances: _Instances, maps: _Maps, segments: _Segments, wanted: Collection[str] | None
+) -> dict[str, Sums]:
     found: dict[str, Sums] = {}
     tables: tuple[tuple[Any, Mapping[str, Any], Mapping[str, str]], ...] = (
         (instances, instance_metrics.METRICS, {}),
@@ -156,6 +170,8 @@ def _metrics(instances: _Instances, maps: _Maps, segments: _Segments) -> dict[st
         rows, place = np.unique(index, return_inverse=True)
         given = [one[2] for one in judgements]
         for name, metric in metrics.items():
+            if wanted is not None and names.get(name, name) not in wanted:
+                continue
             sides = []
             for values in (metric.numerator(given), metric.denominator(given)):
                 total = np.zeros((len(rows), values.shape[1]))

@@ -106,6 +106,11 @@ class QualityNow:
             pane_us=self._pane_us,
             metrics=METRICS,
         )
-        for window in windows:
-            payload = msgspec.json.encode(window.to_json())
-            leader.record_quality(StoredQuality(model, window.version, start_us, end_us, self._wall_us(), payload))
+        now_us = self._wall_us()
+        leader.record_quality(
+            model,
+            [
+                StoredQuality(model, one.version, start_us, end_us, now_us, msgspec.json.encode(one.to_json()))
+                for one in windows
+            ],
+        )

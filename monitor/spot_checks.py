@@ -18,6 +18,7 @@ from monitor.store.store import Store
 from monitor.store.values import SpotCheckRow
 from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US
 
+MOST_NAMED = 5
 SPAN_PANES = 12
 """Panes of one choice: enough records for rare classes to be among them, and few enough to hold in memory."""
 
@@ -73,7 +74,9 @@ class SpotChecks:
         for row, (input_id, event_time_us, _, _) in enumerate(found):
             stream = _stream(drawn, row, model, version, input_id)
             if stream:
-                reason = "unsure" if stream == "training" else ", ".join(sorted(names[row])) or "nothing found"
+                reason = (
+                    "unsure" if stream == "training" else ", ".join(sorted(names[row])[:MOST_NAMED]) or "nothing found"
+                )
                 rows.append(
                     SpotCheckRow(
                         input_id,
@@ -96,13 +99,16 @@ class SpotChecks:
             indices, _ = decode_semantic(record.semantic, self._settings.images.max_pixels)
             position = classes.position_of_index
             names |= {classes.names[position[value]] for value in np.unique(indices).tolist() if value in position}
-        return frozenset(names)
+        return frozenset(names & classes.position.keys())  # a name that nobody knows is no class to look for
 
 
 def _stream(drawn: Chances, row: int, model: str, version: str, input_id: str) -> str:
     """By which draw a record is chosen, "" for none: the same one whoever draws, and however often."""
-    if _draw("uniform", model, version, input_id) < drawn.uniform[row]:
+    draw = _draw("uniform", model, version, input_id)
+    if draw < drawn.floor[row]:
         return "uniform"
+    if draw < drawn.uniform[row]:
+        return "stratified"
     return "training" if _draw("training", model, version, input_id) < drawn.training[row] else ""
 
 

@@ -26,7 +26,7 @@ from monitor.tallies import (
     SPOTCHECK_IOU_BUCKET,
 )
 from monitor.windows import DAY_US
-from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
+from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, image_record, open_store, settings_of
 from tests.made_labels import after, label, seen, square
 
 EVENT_US = NOW_US - 2 * HOUR_US
@@ -233,3 +233,66 @@ class TestForms:
         assert judgement.intersection.tolist()[:2] == [16, 32]
         assert judgement.union.tolist()[:2] == [32, 48]
         assert tallies(store, SPOTCHECK_INSTANCES) == {("bus", 0): 1, ("car", 0): 1}
+
+
+class TestHostile:
+    """What one record does must not stop the leader, now or at every restart."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"instances": [{"class": "car", "mask": [[0, 0, 39, 0, 39, 39, 0, 39] * 100_000]}]},
+            {"image_size": [2_000_000_000, 2_000_000_000]},
+            {"instances": [{"class": "car", "mask": square(i % 30)} for i in range(2100)]},
+            {"selection_probability": 5e-324},
+        ],
+    )
+    def test_a_label_made_to_hurt_is_refused_or_judged_and_the_next_one_counts(
+        self, store: Store, settings: Settings, changes: dict[str, Any]
+    ) -> None:
+        many = [("car", 0.5, square(i % 30)) for i in range(2100)] if len(changes.get("instances", [])) > 9 else [CAR]
+        polygons = "image_size" in changes
+        flat = ("car", 0.9, [[0, 0, 10, 0, 10, 10, 0, 10]])
+        put(store, settings, seen(1, EVENT_US, *([flat] if polygons else many)), seen(2, EVENT_US, CAR))
+        own = [("car", flat[2])] if polygons else [("car", square(0))]
+        put(store, settings, {**label(1, after(EVENT_US), *own), **changes})
+        put(store, settings, label(2, after(EVENT_US), ("car", square(5))))
+        assert sums(judged(store)[-1]) == {"car": (50, 150)}
+
+    def test_a_prediction_made_to_hurt_is_refused(self, store: Store, settings: Settings) -> None:
+        zigzag = [[value for i in range(3000) for value in (0.0 if i % 2 else 4000.0, float(i % 7))]]
+        record = seen(1, EVENT_US, ("car", 0.9, zigzag), ("car", 0.9, square(0)))
+        put(store, settings, record, label(1, after(EVENT_US), ("car", square(0))))
+        assert [one.problem for one in judged(store)[0].labels] == ["label_mismatch"]
+
+
+class TestOnceEach:
+    def test_an_audit_that_comes_first_does_not_keep_a_spot_check_from_counting(
+        self, store: Store, settings: Settings
+    ) -> None:
+        audit = label(1, after(EVENT_US), ("car", square(0)), annotator="chief", purpose="audit")
+        put(store, settings, seen(1, EVENT_US, CAR), audit)
+        assert not tallies(store, SPOTCHECK_IMAGES)
+        put(store, settings, label(1, after(EVENT_US, 900), ("car", square(0))))
+        assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 1}
+
+    def test_a_label_that_fits_one_model_is_not_refused_because_of_another(
+        self, store: Store, settings: Settings
+    ) -> None:
+        add_baseline(store, "yard")
+        other = seen(1, EVENT_US, ("dog", 0.9, square(0)), model={"name": "yard", "version": "1"})
+        other.pop("embedding")
+        other["image"] = image_record(1, EVENT_US)["image"]
+        put(store, settings, seen(1, EVENT_US, CAR), other, label(1, after(EVENT_US), ("dog", square(0))))
+        for number, name in enumerate(("bob", "eve")):
+            put(store, settings, label(1, after(EVENT_US, 900 + number), ("dog", square(0)), annotator=name))
+        assert store.outbox_pending() == 0
+        assert [len(from_payload(row.payload).settled) for row in store.judged("yard")] == [3]
+
+    def test_labels_of_a_record_without_masks_are_unjoinable_once_each(self, tmp_path: Path) -> None:
+        own = settings_of(tmp_path, windows={"lengths_seconds": [3600]}, quality={"keep_masks_days": 0})
+        with open_store(own) as store:
+            put(store, own, seen(1, EVENT_US, CAR))
+            for name in ("ann", "bob", "eve"):
+                put(store, own, label(1, after(EVENT_US), ("car", square(0)), annotator=name))
+            assert tallies(store, LABEL_JOINS) == {("unjoinable", 0): 3}

@@ -364,6 +364,32 @@ class TestAgainstTheBaseline:
         assert (found["status"], found["point"]) == ("withdrawn", None)
         assert "spot checks say" in found["reason"]
 
+    def test_the_mean_over_classes_is_told_by_each_estimator(self, trained: tuple[Store, Settings]) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=0)
+        put(store, own, records)
+        (window,) = ask(own, "--window", "all")["windows"]
+        car, mean = (of(window, *which, estimator="labelfree") for which in (("car",), (None, "mean_iou")))
+        assert [mean[side] for side in ("point", "lower", "upper")] == pytest.approx(
+            [car[side] for side in ("point", "lower", "upper")]
+        )
+        put(store, own, labels_of(off, range(0, 600, 12)), "spot checks")
+        (window,) = ask(own, "--window", "all")["windows"]
+        found = {name: of(window, None, "mean_iou", name) for name in ("spotcheck", "assisted")}
+        for one in found.values():
+            assert one["lower"] < iou_of(off) < one["upper"]
+        plain, helped = (one["upper"] - one["lower"] for one in found.values())
+        assert helped < 0.7 * plain
+        assert found["assisted"]["point"] == pytest.approx(of(window, "car", estimator="assisted")["point"], abs=0.005)
+
+    def test_a_mean_of_which_a_class_is_withdrawn_is_withdrawn(self, trained: tuple[Store, Settings]) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=3)
+        put(store, own, [*records, *labels_of(off, range(0, 600, 6))])
+        mean = of(ask(own, "--window", "all")["windows"][0], None, "mean_iou", "labelfree")
+        assert (mean["status"], mean["point"], mean["lower"]) == ("withdrawn", None, None)
+        assert mean["reason"].startswith("car: spot checks say")
+
     def test_what_the_model_expects_makes_the_interval_narrower(self, trained: tuple[Store, Settings]) -> None:
         store, own = trained
         records, off = self.production(900, worse=0)

@@ -391,6 +391,7 @@ def judged_instances(records: int, seed: int) -> JudgedRecords:
         position,
         score,
         (0.8 * area * matched).astype(np.int64),
+        np.zeros_like(area),
         np.zeros_like(matched),
         area,
         intersection[:, :2],
@@ -428,9 +429,12 @@ def test_without_shrinkage_judged_instances_add_up(weighted: bool) -> None:
         np.testing.assert_allclose(intersection, judged.intersection.sum(0), rtol=1e-9)
         np.testing.assert_allclose(union, judged.union.sum(0), rtol=1e-9)
     else:
-        mean = weights @ (judged.union - judged.predicted_pixels) / weights.sum()
-        np.testing.assert_allclose(fitted.missed, mean, rtol=1e-12)
-        assert not np.allclose(fitted.hit, InstanceExpectation.fit(judged, prior_records=0).hit)
+        blank = np.bincount(judged.record, minlength=50) == 0
+        mean = (weights * blank) @ (judged.union - judged.predicted_pixels) / weights.sum()
+        assert (mean > 0).all()
+        np.testing.assert_allclose(fitted.blank, mean, rtol=1e-12)
+        plain = InstanceExpectation.fit(judged, prior_records=0)
+        assert not np.allclose(fitted.hit, plain.hit) and not np.allclose(fitted.beside, plain.beside)
 
 
 def test_judgements_of_instances_give_what_the_fit_needs() -> None:
@@ -454,6 +458,7 @@ def test_judgements_of_instances_give_what_the_fit_needs() -> None:
     judged = JudgedRecords.of([image, crowd])
     assert judged.record.tolist() == [0, 0, 0, 0, 1] and judged.position.tolist() == [0, 1, 2, 0, 1]
     assert judged.shared.tolist() == [1440, 0, 0, 0, 0]
+    assert judged.spilled.tolist() == [0, 0, 0, 0, 0]
     assert judged.ignored.tolist() == [False] * 4 + [True]
     assert judged.area.tolist() == [1600, 400, 400, 100, 900]
     assert judged.intersection.tolist() == [[1440, 0], [0, 0]] and judged.union.tolist() == [[2100, 400], [0, 0]]
@@ -468,13 +473,53 @@ def test_judgements_of_instances_give_what_the_fit_needs() -> None:
         JudgedRecords.of([])
 
 
+def missing_where_unsure(records: int, share_unsure: float, seed: int) -> JudgedRecords:
+    """Class 0 in every image. Of what is found with a score near 0.6 half lies beside the mask, or is not found at all;
+    near 0.95 a twentieth."""
+    rng = np.random.default_rng(seed)
+    unsure = rng.random(records) < share_unsure
+    score, area = np.where(unsure, 0.6, 0.95), rng.integers(500, 1500, records)
+    missed = np.rint(np.where(unsure, 0.5, 0.05) * area).astype(np.int64)
+    spilled = np.where(rng.random(records) < 0.5, missed, 0)
+    none = np.zeros(records, np.int64)
+    columns = [np.column_stack([each, none]) for each in (area, area + missed, area)]
+    return JudgedRecords(np.arange(records), none, score, area, spilled, none > 0, area, *columns)
+
+
+def test_a_model_that_is_less_sure_is_expected_to_miss_more() -> None:
+    fitted = InstanceExpectation.fit(missing_where_unsure(300, 0.2, 1))
+    assert (np.diff(fitted.beside) <= 0).all()
+    others = missing_where_unsure(300, 0.8, 2)
+    _, union = fitted.expected(areas(others), records=300)
+    assert union[0] == pytest.approx(others.union[:, 0].sum(), rel=0.02)
+
+
+def test_a_class_that_is_not_found_any_more_is_not_expected_to_be_missed() -> None:
+    fitted = InstanceExpectation.fit(judged_instances(300, 1))
+    only_first = areas(judged_instances(300, 2)) * np.array([1, 0, 1])[:, None]
+    _, union = fitted.expected(only_first, records=300)
+    _, both = fitted.expected(areas(judged_instances(300, 2)), records=300)
+    assert union[0] == both[0] and union[1] == pytest.approx(300 * fitted.blank[1]) and union[1] < both[1] / 10
+
+
+def test_what_lies_beside_a_mask_is_the_rest_of_its_label() -> None:
+    image = judge_instances(
+        predictions([0], [0.9], [rectangle(0, 0, 40, 30)]), labels([0], [rectangle(0, 0, 40, 40)], [False]), 1
+    )
+    judged = JudgedRecords.of([image])
+    assert judged.spilled.tolist() == [400]
+    fitted = InstanceExpectation.fit(JudgedRecords.of([image] * 20), prior_records=0)
+    assert fitted.beside == pytest.approx(400 / 1200)
+
+
 def test_without_records_scores_are_taken_at_their_word() -> None:
     empty, none = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
     fitted = InstanceExpectation.fit(
-        JudgedRecords(empty, empty, empty / 1, empty, empty > 0, empty, none, none, none)
+        JudgedRecords(empty, empty, empty / 1, empty, empty, empty > 0, empty, none, none, none)
     )
-    assert (fitted.calibration.probability == CENTRES).all() and (fitted.hit == 1).all() and (fitted.missed == 0).all()
-    blank = JudgedRecords(empty, empty, empty / 1, empty, empty > 0, empty, *np.zeros((3, 9, 2), np.int64))
+    assert (fitted.calibration.probability == CENTRES).all() and (fitted.hit == 1).all()
+    assert (fitted.beside == 0).all() and (fitted.blank == 0).all()
+    blank = JudgedRecords(empty, empty, empty / 1, empty, empty, empty > 0, empty, *np.zeros((3, 9, 2), np.int64))
     intersection, union = InstanceExpectation.fit(blank).expected(np.zeros((3, BINS), np.int64), records=9)
     assert intersection.tolist() == union.tolist() == [0, 0]
 

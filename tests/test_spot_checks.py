@@ -62,7 +62,7 @@ class TestChoice:
         found = Counter(row.reason for row in rows)
         assert len(rows) == pytest.approx(20, abs=9)  # 480 a day
         assert found["bus"] == pytest.approx(5, abs=4)  # a quarter: half of the half that classes share
-        assert {row.stream for row in rows} == {"uniform"}
+        assert {row.stream for row in rows} == {"uniform", "stratified"}
         probability = {row.reason: row.probability for row in rows}
         assert probability["bus"] == pytest.approx(0.01 + 5 / 20)
         assert probability["car"] == pytest.approx(0.01 + 5 / 980)
@@ -135,7 +135,9 @@ def test_every_chance_is_a_probability_with_a_floor_and_their_sum_is_what_was_as
     found = chances(names, confidence, checks, training)
     for each in (found.uniform, found.training, found.either):
         assert ((each >= 0) & (each <= 1)).all()
-    assert (found.uniform >= min(1.0, checks / len(names) / 2) - 1e-12).all()
+    assert (found.uniform >= found.floor - 1e-12).all()
+    assert (found.floor >= min(1.0, checks / len(names) / 2) - 1e-12).all()
+    assert len(set(found.floor.tolist())) == 1
     assert found.uniform.sum() <= checks + 1e-9
     assert (found.either >= np.maximum(found.uniform, found.training) - 1e-12).all()
     if found.uniform.max() < 1:

@@ -2,12 +2,16 @@
 
 An instance adds to the expected intersection of its class the share of its mask that is expected to lie on a label of
 its class, which scores tell also among instances that are all found, but some better than others. To the union it adds
-its mask; and each record adds what labels have shown to be missed, since
-of objects that the model does not see no score can tell.
+its mask, and what labels have shown to be missed beside masks of such a score: the rest of the object that it is
+matched to, and its share, by area, of what else was not found in its record, since a model that is unsure of what it
+finds also misses more. Of objects in records in which nothing at all is found no score can tell: each record adds what
+labels have shown of these.
 
-    I_c = hit_c sum_k p_ck area_ck        U_c = covered_c sum_k area_ck + missed_c records
+    I_c = hit_c sum_k p_ck area_ck
+    U_c = covered_c sum_k area_ck + missed_c sum_k g_k area_ck + blank_c records
 
-It misleads where the model has come to miss more than it did when labels were last seen: spot checks overrule it.
+It misleads where the model misses more, at equal scores, than it did when labels were last seen, and where a class has
+become rarer, so that more of what is taken for it is not: spot checks overrule it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from detectors.quality.calibration import PRIOR_RECORDS, CalibrationMap
 from detectors.quality.confidence_bins import BINS, bins_of
@@ -35,6 +40,8 @@ class JudgedRecords:
     """(M,) in 0..1."""
     shared: NDArray[np.int64]
     """(M,) pixels of the mask that lie on the label of the class that it is matched to; 0 where it is not."""
+    spilled: NDArray[np.int64]
+    """(M,) pixels of that label beside the mask; 0 where it is not matched."""
     ignored: NDArray[np.bool_]
     """(M,) neither right nor wrong, as on a crowd: not used for calibration, but part of what is predicted."""
     area: NDArray[np.int64]
@@ -57,6 +64,7 @@ class JudgedRecords:
             np.concatenate([judgement.kind for judgement in judgements]),
             np.concatenate([judgement.score for judgement in judgements]),
             np.concatenate([np.where(judgement.is_true, judgement.shared, 0) for judgement in judgements]),
+            np.concatenate([_spilled(judgement) for judgement in judgements]),
             np.concatenate([judgement.is_ignored for judgement in judgements]),
             np.concatenate([judgement.area for judgement in judgements]),
             np.stack([judgement.intersection for judgement in judgements]),
@@ -74,8 +82,12 @@ class InstanceExpectation:
     """(C,) pixels of intersection for each pixel that is expected to lie on a matched label: others overlap, too."""
     covered: NDArray[np.float64]
     """(C,) pixels predicted as the class for each pixel of its masks: below 1 where masks of a class overlap."""
+    beside: NDArray[np.float64]
+    """(BINS,) labelled pixels that no mask of their class covers, for each pixel of a mask; falls as scores rise."""
     missed: NDArray[np.float64]
-    """(C,) labelled pixels a record on which no mask of the class lies."""
+    """(C,) what this has to be multiplied with for masks of the class."""
+    blank: NDArray[np.float64]
+    """(C,) pixels a record that are labelled in records without any mask."""
 
     @property
     def classes(self) -> int:
@@ -84,7 +96,14 @@ class InstanceExpectation:
     @classmethod
     def unlabelled(cls, classes: int) -> InstanceExpectation:
         """Before there are labels: scores at their word, and nothing missed. A bound from above, no more."""
-        return cls(CalibrationMap.identity(classes), np.ones(classes), np.ones(classes), np.zeros(classes))
+        return cls(
+            CalibrationMap.identity(classes),
+            np.ones(classes),
+            np.ones(classes),
+            np.zeros(BINS),
+            np.ones(classes),
+            np.zeros(classes),
+        )
 
     @classmethod
     def fit(
@@ -108,11 +127,18 @@ class InstanceExpectation:
         seen = np.bincount(np.unique(position * total + record) // total, minlength=classes)
         right = _sums(position, area * calibration.probabilities(position, score), classes)
         masks = _sums(position, area, classes)
+        missed = judged.union - judged.predicted_pixels
+        blank = _sums(judged.record, judged.area.astype(np.float64), total) == 0
+        beside = _beside(judged, weight, missed, prior_records)
         return cls(
             calibration,
             _ratio(weight @ judged.intersection, right, seen, prior_records),
             _ratio(weight @ judged.predicted_pixels, masks, seen, prior_records),
-            weight @ (judged.union - judged.predicted_pixels) / weight.sum(),
+            beside,
+            _ratio(
+                (weight * ~blank) @ missed, _sums(position, area * beside[bins_of(score)], classes), seen, prior_records
+            ),
+            (weight * blank) @ missed / weight.sum(),
         )
 
     def expected(
@@ -133,7 +159,8 @@ class InstanceExpectation:
             raise ValueError(f"areas have shape {area.shape}, expected (..., {self.classes + 1}, {BINS})")
         known = area[..., : self.classes, :]
         intersection = self.hit * (known * self.calibration.probability).sum(-1)
-        union = self.covered * known.sum(-1) + np.asarray(records)[..., None] * self.missed
+        missed = self.missed * (known * self.beside).sum(-1) + np.asarray(records)[..., None] * self.blank
+        union = self.covered * known.sum(-1) + missed
         return intersection, np.maximum(union, intersection)
 
 
@@ -152,6 +179,43 @@ def _calibrate(judged: JudgedRecords, weight: NDArray[np.float64], prior_records
         total,
         prior_records,
     )
+
+
+def _beside(
+    judged: JudgedRecords, weight: NDArray[np.float64], missed: NDArray[np.int64], prior_records: float
+) -> NDArray[np.float64]:
+    """(BINS,), all classes together: drawn towards the ratio over all bins, then made monotone.
+
+    ``missed``: (n, C) labelled pixels of each record that no mask of their class covers.
+    """
+    total, classes = judged.intersection.shape
+    known = judged.position < classes
+    record, score = judged.record[known], judged.score[known]
+    area = judged.area[known].astype(np.float64)
+    spilled = judged.spilled[known]
+    # Masks of one class may overlap, so that what is beside the one lies on the other.
+    whole = np.maximum(missed.sum(1) - _sums(record, spilled.astype(np.float64), total), 0.0)
+    share = np.divide(area, _sums(record, area, total)[record], out=np.zeros(len(area)), where=area > 0)
+    bins = bins_of(score)
+    part = _sums(bins, weight[record] * (spilled + share * whole[record]), BINS)
+    held = _sums(bins, weight[record] * area, BINS)
+    seen = np.bincount(np.unique(bins * total + record) // total, minlength=BINS)
+    if not held.any():
+        return np.zeros(BINS)
+    fitted = isotonic_regression(
+        _ratio(part, held, seen, prior_records),
+        # Without a prior, what an empty bin has must not move its neighbours.
+        weights=np.where(held > 0, seen, 0) + max(prior_records, 1e-9),
+        increasing=False,
+    ).x
+    return np.asarray(fitted, np.float64)
+
+
+def _spilled(judgement: InstanceJudgement) -> NDArray[np.int64]:
+    true = judgement.is_true
+    spilled = np.zeros_like(judgement.area)
+    spilled[true] = judgement.label_area[judgement.label[true]] - judgement.shared[true]
+    return spilled
 
 
 def _sums(index: NDArray[np.int64], values: NDArray[np.float64], cells: int) -> NDArray[np.float64]:

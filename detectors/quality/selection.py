@@ -28,6 +28,8 @@ class Chances:
 
     uniform: NDArray[np.float64]
     """Of being drawn to measure by."""
+    floor: NDArray[np.float64]
+    """The part of it that is the same for all records, whatever was found in them."""
     training: NDArray[np.float64]
     """Of being drawn to train on."""
 
@@ -59,8 +61,9 @@ def chances(
     """
     count = len(classes)
     if not count:
-        return Chances(np.zeros(0), np.zeros(0))
-    wanted = np.full(count, FLOOR_SHARE * checks / count)
+        return Chances(np.zeros(0), np.zeros(0), np.zeros(0))
+    floor = np.full(count, FLOOR_SHARE * checks / count)
+    wanted = floor.copy()
     members: dict[str, list[int]] = {}
     for row, names in enumerate(classes):
         for name in names:
@@ -69,8 +72,8 @@ def chances(
     for name, rows in members.items():
         wanted[rows] += (1 - FLOOR_SHARE) * checks * shares[name] / sum(shares.values()) / len(rows)
     if not members:
-        wanted[:] = checks / count
+        wanted[:] = floor[:] = checks / count
     unsure = (1 - np.nan_to_num(confidence, nan=0.0)) ** 2
     total = float(unsure.sum())
     trained = training * unsure / total if total > 0 else np.full(count, training / count)
-    return Chances(np.minimum(wanted, 1.0), np.minimum(trained, 1.0))
+    return Chances(np.minimum(wanted, 1.0), np.minimum(floor, 1.0), np.minimum(trained, 1.0))

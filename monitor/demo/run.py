@@ -119,7 +119,11 @@ def _quality(store: Store, shift_at: datetime) -> dict[str, Any]:
         )
         for window in windows:
             shown = window.to_json()
-            means = [one for one in shown["classes"] if one["metric"] == "mean_iou"]
+            means = [
+                one
+                for one in shown["classes"]
+                if (one["metric"], one["estimator"]) == ("mean_iou", "spotcheck")
+            ]
             dropped = [one["class"] for one in shown["classes"] if (one.get("drop") or {}).get("found")]
             found[name] = {"labelled": shown["labelled"], "dropped": dropped, "mean_iou": means[0] if means else None}
     return found

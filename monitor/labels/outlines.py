@@ -16,8 +16,8 @@ import numpy as np
 from monitor.masks import FAULTS, Mask, Rle, check_masks, offsets_of
 
 MAX_OUTLINE = 4_000_000
-"""Pixels that the outlines of one mask may pass, all together: 160 MB in pycocotools. An outline that follows every
-second column of a 2,000 x 4,000 image is as long."""
+"""Pixels that the outlines of one image's masks may pass, all together: 160 MB in pycocotools where it is one mask. An
+outline that follows every second column of a 2,000 x 4,000 image is as long."""
 
 
 def first_fault(masks: Sequence[Mask], height: int, width: int, max_pixels: int) -> tuple[int, str] | None:
@@ -59,7 +59,7 @@ def _first_outline(masks: Sequence[Any], height: int, width: int) -> tuple[int, 
     after[offsets[1:] - 1] = first
     passed = np.add.reduceat(np.abs(points[after] - points).max(axis=1), first)
     length = np.bincount(owner, passed)
-    if length.max() <= MAX_OUTLINE:
+    if length.sum() <= MAX_OUTLINE:
         return None
-    i = int(np.argmax(length > MAX_OUTLINE))
-    return i, f"outlines of {length[i]:.0f} pixels, the limit is {MAX_OUTLINE}"
+    i = int(np.argmax(np.cumsum(length) > MAX_OUTLINE))
+    return i, f"outlines of {length.sum():.0f} pixels in one image, the limit is {MAX_OUTLINE}"

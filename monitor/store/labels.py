@@ -7,7 +7,7 @@ before its prediction: then nothing is found for it at first, and `unjudged` fin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -110,7 +110,7 @@ def unjudged(connection: Connection, limit: int) -> list[str]:
     query = (
         select(sample.c.input_id)
         .join_from(label, sample, and_(label.c.input_id == sample.c.input_id, ours))
-        .where(label.c.state.in_(("waiting", "judged")), sample.c.masks.is_not(None), ~told)
+        .where(sample.c.masks.is_not(None), ~told)
         .distinct()
         .limit(limit)
     )
@@ -243,6 +243,12 @@ def chosen(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, str
             one = SpotCheckRow._make(row)
             found[one.input_id, one.model, one.version] = one
     return found
+
+
+def keep_quality(connection: Connection, model: str, versions: Collection[str]) -> None:
+    """Forget what was estimated of a model's other versions."""
+    gone = quality.c.version.not_in(list(versions))
+    connection.execute(delete(quality).where(quality.c.model == model, gone))
 
 
 def read_quality(connection: Connection) -> list[StoredQuality]:

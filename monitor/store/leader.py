@@ -167,10 +167,12 @@ class Leader:
         with self._write() as connection:
             labels.save_choice(connection, model, version, until_us, rows)
 
-    def record_quality(self, estimated: StoredQuality) -> None:
-        """Replace what was estimated of a version."""
+    def record_quality(self, model: str, estimated: Sequence[StoredQuality]) -> None:
+        """Replace what was estimated of a model: of versions that are not among these nothing is known any more."""
         with self._write() as connection:
-            labels.save_quality(connection, estimated)
+            labels.keep_quality(connection, model, [one.version for one in estimated])
+            for one in estimated:
+                labels.save_quality(connection, one)
 
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.

@@ -139,7 +139,8 @@ class SpotCheckRow(NamedTuple):
     version: str
     event_time_us: int
     stream: str
-    """"uniform" feeds estimates and SLO counters, "training" the estimates alone, weighed by its probability."""
+    """"uniform" (by the part of the chance that all records share) feeds estimates and SLO counters; "stratified"
+    (wanted for its classes) and "training" the estimates alone, weighed by the probability."""
     probability: float
     """With which the record was chosen, by either stream."""
     reason: str
