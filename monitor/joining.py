@@ -70,6 +70,8 @@ class Joining:
         self._clock = clock
         self._limits = Limits.from_settings(settings)
         self._next_sweep = float("-inf")
+        self._classes: dict[tuple[str, str], object] = {}
+        """By (model, version), as this process knows them: what changes before it leads shows as ``left_out``."""
         self.judged = 0
         self.unjoinable = 0
         self.changed: set[tuple[str, str]] = set()
@@ -80,6 +82,7 @@ class Joining:
 
         ``everything``: go on until nothing is left, as at the end of a replay.
         """
+        self._notice_classes(leader)
         judged, first = 0, self._clock()
         while True:
             began = self._clock()
@@ -93,6 +96,15 @@ class Joining:
                 return judged
             more = self._judge(leader, found)
             judged, self.judged = judged + more, self.judged + more
+
+    def _notice_classes(self, leader: Leader) -> None:
+        """Judge again what was judged by other classes than a model version's baseline has now."""
+        for version, entry in self._store.active_baselines().items():
+            classes = entry.meta.meta.get("classes")
+            if self._classes.get(version, classes) != classes:
+                log.info("%s version %s: other classes, its labels are judged again", *version)
+                leader.judge_again(*version)
+            self._classes[version] = classes
 
     def _judge(self, leader: Leader, found: LabelledInputs) -> int:
         batch = _Batch(found, self._settings, self._wall_us(), self._limits)

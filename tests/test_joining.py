@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from monitor.classes import Classes
 from monitor.evaluate import Evaluator
 from monitor.judgements import Judged, from_payload
+from monitor.offline import make_baseline
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.tallies import (
@@ -26,8 +28,19 @@ from monitor.tallies import (
     SPOTCHECK_IOU_BUCKET,
 )
 from monitor.windows import DAY_US
-from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, image_record, open_store, settings_of
+from tests.embedded import (
+    HOUR_US,
+    NOW_US,
+    add_baseline,
+    embedders,
+    encode,
+    feed,
+    image_record,
+    open_store,
+    settings_of,
+)
 from tests.made_labels import after, label, seen, square
+from tests.made_records import lines, predictions
 
 EVENT_US = NOW_US - 2 * HOUR_US
 CAR = ("car", 0.9, square(0))
@@ -296,3 +309,24 @@ class TestOnceEach:
             for name in ("ann", "bob", "eve"):
                 put(store, own, label(1, after(EVENT_US), ("car", square(0)), annotator=name))
             assert tallies(store, LABEL_JOINS) == {("unjoinable", 0): 3}
+
+    def test_a_baseline_with_other_classes_judges_its_labels_again(
+        self, store: Store, settings: Settings, tmp_path: Path
+    ) -> None:
+        evaluator = Evaluator(store, settings, wall_us=lambda: NOW_US)
+        feed(store, settings, [encode(seen(1, EVENT_US, CAR)), encode(label(1, after(EVENT_US), ("car", square(5))))])
+        evaluator.finish()
+        before = judged(store)[0]
+        file = tmp_path / "more.jsonl"
+        file.write_bytes(lines(predictions(60, EVENT_US - 50 * HOUR_US, 1, first=700_000)))
+        more = Classes((*before.classes, "tram"), (0, 1, 2, 3))
+        make_baseline(
+            settings, store, [file], model="street", version="1", classes=more, activate=True, embedders=embedders()
+        )
+        evaluator.finish()
+        evaluator.close()
+        (row,) = store.judged("street")
+        assert (row.revision, from_payload(row.payload).classes) == (1, [*before.classes, "tram"])
+        assert sums(from_payload(row.payload)) == sums(before)
+        assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 1}
+        assert not tallies(store, SPOTCHECK_CORRECTION)

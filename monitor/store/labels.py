@@ -100,6 +100,13 @@ def due(connection: Connection, limit: int) -> tuple[list[int], list[str]]:
     return [row.id for row in rows], list(dict.fromkeys(row.input_id for row in rows))
 
 
+def mark_judged(connection: Connection, model: str, version: str) -> None:
+    """Every input of a model version that has been judged is due again."""
+    columns = judged.c
+    inputs = select(columns.input_id).where(columns.model == model, columns.version == version)
+    connection.execute(label_due.insert().from_select(["input_id"], inputs))
+
+
 def unjudged(connection: Connection, limit: int) -> list[str]:
     """Inputs that have a label and a record of which nothing was said yet: the record came after its label.
 

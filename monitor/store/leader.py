@@ -127,6 +127,11 @@ class Leader:
                 labels.chosen(connection, inputs),
             )
 
+    def judge_again(self, model: str, version: str) -> None:
+        """Mark every input of this model version that has been judged."""
+        with self._write() as connection:
+            labels.mark_judged(connection, model, version)
+
     def record_judged(
         self,
         marks: Sequence[int],
