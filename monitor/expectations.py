@@ -81,6 +81,12 @@ def frequencies_of(sums: ExpectedSums) -> Floats:
     return frequencies
 
 
+def found_per_record(sums: ExpectedSums) -> Floats:
+    """(C,) pixels that the model found of each class, of a record on average."""
+    mean: Floats = frequencies_of(sums) / max(sums.semantic_records or sums.instance_records, 1)
+    return mean
+
+
 def counted_records(evidence: Evidence, sums: ExpectedSums) -> int:
     """Records whose sureness is in the sums, of the kind that was judged."""
     return sums.semantic_records if evidence.maps else sums.instance_records

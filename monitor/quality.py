@@ -20,7 +20,7 @@ from detectors.quality.labelfree import labelfree
 from detectors.quality.planning import widest
 from detectors.quality.ratio import Estimate, RatioSample
 from detectors.quality.spotcheck import spotcheck
-from monitor.expectations import cross_fitted
+from monitor.expectations import cross_fitted, found_per_record
 from monitor.pane_state import expected_in, merged_expected
 from monitor.quality_details import calibration, confusion
 from monitor.quality_evidence import Evidence, Sums, evidence_of
@@ -40,6 +40,8 @@ MEAN = {"iou": "mean_iou", "dice": "mean_dice"}
 PRECISION = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar")
 RESAMPLES = 200
 """For average precision, which is no ratio of sums: sequences drawn with replacement."""
+COLLAPSED = 0.25
+"""Share of a class's pixels on the baseline's records that must still be found for confidence alone to be believed."""
 SPARED = 0.05
 """IoU that an annotator's labels can at most have lost, with 97.5 % confidence, for a drop to be called the others'."""
 LEAST_FOR_PRECISION = 10
@@ -265,6 +267,15 @@ class QualityWindow:
                 harm=self.drift or "unknown",
                 last_spotcheck=spots.get(name),
             )
+            before = self.reference.found_per_record
+            if before is not None and found[name].status == "ok":
+                share = found_per_record(self.sums)[column] / max(before[column], 1e-9)
+                if share < COLLAPSED:
+                    # What is no longer found leaves no confidence behind to tell of it.
+                    reason = f"the model finds {share:.0%} of what it found of the class on the baseline's records"
+                    found[name] = replace(
+                        found[name], point=None, lower=None, upper=None, status="withdrawn", reason=reason
+                    )
         told = [entry(name, "iou", estimate) for name, estimate in found.items()]
         return [*told, entry(None, MEAN["iou"], _mean_labelfree(found, mean))] if found else []
 

@@ -15,7 +15,7 @@ from detectors.quality.ratio import Estimate, RatioSample, Status
 from detectors.quality.spotcheck import spotcheck
 from monitor.classes import Classes
 from monitor.errors import BadRecord
-from monitor.expectations import FEWEST, FOLDS, Calibrated, frequencies_of
+from monitor.expectations import FEWEST, FOLDS, Calibrated, Floats, found_per_record, frequencies_of
 from monitor.judgements import Judged, JudgedLabel, to_payload
 from monitor.judging import judge
 from monitor.kept_masks import kept
@@ -119,6 +119,12 @@ class Reference:
     def evidence(self) -> Evidence:
         """The judged records that were kept."""
         return evidence_of(self.rows, len(self.rows))
+
+    @cached_property
+    def found_per_record(self) -> Floats | None:
+        """(C,) pixels that the model found of each class in a record, on average; None where that is not known."""
+        known = merged_expected(self.evidence.expected)
+        return None if known is None else found_per_record(known)
 
     @cached_property
     def calibrated(self) -> tuple[Calibrated, list[CalibrationError]] | None:

@@ -390,6 +390,15 @@ class TestAgainstTheBaseline:
         assert (mean["status"], mean["point"], mean["lower"]) == ("withdrawn", None, None)
         assert mean["reason"].startswith("car: spot checks say")
 
+    def test_it_is_withdrawn_for_a_class_that_is_hardly_found_any_more(self, trained: tuple[Store, Settings]) -> None:
+        store, own = trained
+        records, _ = self.production(600, worse=0)
+        gone = [record if i % 6 == 0 else {**record, "instances": []} for i, record in enumerate(records)]
+        put(store, own, gone)
+        found = of(ask(own, "--window", "all")["windows"][0], "car", estimator="labelfree")
+        assert (found["status"], found["point"]) == ("withdrawn", None)
+        assert "17%" in found["reason"] or "drift" in found["reason"]
+
     def test_what_the_model_expects_makes_the_interval_narrower(self, trained: tuple[Store, Settings]) -> None:
         store, own = trained
         records, off = self.production(900, worse=0)
