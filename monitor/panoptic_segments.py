@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from detectors.quality.confusion import enlarge
 from detectors.quality.judge_instances import InstanceMasks
 from detectors.quality.panoptic import Segments
-from detectors.quality.run_painter import paint_instances
 
 Size = tuple[int, int]
 
@@ -25,6 +24,9 @@ def segments_of(
     positions: NDArray[np.int32], instances: InstanceMasks, things: frozenset[int], classes: int, size: Size
 ) -> Segments:
     """``positions``: (h, w) class of each pixel, 0..C-1 or higher for none; ``size``: height and width."""
+    # Imported here: who only looks at drift need not load OpenCV.
+    from detectors.quality.run_painter import paint_instances
+
     whole = enlarge(positions, size)
     stuff = np.array([kind for kind in np.unique(whole).tolist() if kind < classes and kind not in things], np.int64)
     number = np.zeros(int(max(whole.max(initial=0), classes)) + 1, np.int64)

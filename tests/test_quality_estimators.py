@@ -15,7 +15,7 @@ from bench.quality import coverage, drops, scenarios, table
 from bench.quality.scenarios import Setting
 from detectors.quality.assisted import Expectation, assisted, cross_fitted
 from detectors.quality.contrast import drop_evidence, dropped
-from detectors.quality.intervals import bounds, degrees, unseen_size
+from detectors.quality.intervals import Shape, bounds, bounds_by_level, degrees, unseen_size
 from detectors.quality.labelfree import CalibrationError, labelfree
 from detectors.quality.ratio import Estimate, RatioSample, expansion, more_units
 from detectors.quality.spotcheck import design, spotcheck
@@ -187,6 +187,43 @@ class TestInterval:
         units = design(sample, sample.numerator, sample.denominator, None)
         step = stats.norm.ppf(0.975) * units.variance(units.ratio) ** 0.5
         assert bounds(units, 0.95) == pytest.approx((units.ratio - step, units.ratio + step), rel=2e-3)
+
+    def test_labels_that_show_no_miss_narrow_the_lower_side_alone(self) -> None:
+        rng = np.random.default_rng(0)
+        union = rng.lognormal(5, 0.5, 100)
+        good = RatioSample.uniform(union * rng.uniform(0.95, 1, 100), union)
+        units = design(good, good.numerator, good.denominator, 2000)
+        assert not units.missed
+        (lower, upper), (lower_missed, upper_missed) = bounds(units, 0.95), bounds(replace(units, missed=True), 0.95)
+        assert units.ratio - lower < 0.95 * (units.ratio - lower_missed)
+        assert upper == upper_missed
+        one_miss = replace(good, numerator=np.r_[0.49 * union[0], good.numerator[1:]])
+        assert design(one_miss, one_miss.numerator, one_miss.denominator, 2000).missed
+        assert not design(good, good.numerator - 0.9 * union, good.denominator, 2000).missed  # assisted: as labelled
+
+    def test_where_large_records_are_better_the_upper_bound_is_further_away(self) -> None:
+        union = np.linspace(1, 40, 40)
+        quality = 0.5 + 0.01 * union
+        better, worse = (RatioSample.uniform(union * iou, union) for iou in (quality, quality[::-1].copy()))
+        tilted = design(better, better.numerator, better.denominator, None)
+        residuals = tilted.numerator - tilted.ratio * tilted.denominator
+        cosine = residuals @ union / np.linalg.norm(residuals) / np.linalg.norm(union)
+        assert tilted.tilt == pytest.approx(cosine) and cosine > 0.3
+        assert design(worse, worse.numerator, worse.denominator, None).tilt < 0
+        alike = bounds_by_level(tilted)(0.95)
+        lower, upper = bounds(tilted, 0.95)
+        assert lower < alike[0] and upper > alike[1]
+        flat = RatioSample.uniform(0.9 * union, union)
+        assert design(flat, flat.numerator, flat.denominator, None).tilt == pytest.approx(0, abs=1e-6)
+
+    def test_sides_become_alike_with_many_units(self) -> None:
+        sample = some(4, 20_000)
+        units = design(sample, sample.numerator, sample.denominator, None)
+        shape = Shape.of(units, 1.0)
+        assert (shape.below, shape.above) == pytest.approx((1, 1), abs=0.02)
+        few = Shape.of(design(some(4, 12), some(4, 12).numerator, some(4, 12).denominator, None), 1.0)
+        assert few.below > 1.1
+        assert Shape.of(units, 100.0).below - 1 == pytest.approx((shape.below - 1) / 10, rel=0.02)  # planned labels
 
     def test_metrics_above_1_are_not_clipped(self) -> None:
         rng = np.random.default_rng(0)
@@ -421,6 +458,13 @@ class TestCoverage:
         row = coverage.window_coverage(Setting(family, 1.0, 0.8), 100, choice, 1000)
         assert row["coverage"] >= 0.93 - 3 * (0.93 * 0.07 / 1000) ** 0.5
         assert row["refused"] == 0
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("choice", ["uniform", "biased"])
+    def test_good_classes_are_not_covered_at_any_price(self, choice: scenarios.Choice) -> None:
+        row = coverage.window_coverage(Setting("lognormal", 1.0, 0.97), 100, choice, 1000)
+        assert row["coverage"] >= 0.93 - 3 * (0.93 * 0.07 / 1000) ** 0.5
+        assert row["width"] < 0.03
 
     @pytest.mark.slow
     def test_processes(self) -> None:

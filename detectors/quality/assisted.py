@@ -56,8 +56,8 @@ def assisted(
     Angelopoulos, Duchi and Zrnic 2023 (arXiv 2311.01453, PPI++); as a difference estimator, Saerndal et al. 1992,
     chapter 6.
 
-    Where it misleads: where the expectation is good except for rare large misses that few labels have shown yet (90 to
-    92 % instead of 95 %).
+    Where it misleads: where the expectation is good except for rare large misses that few labels have shown yet (92 to
+    94 % instead of 95 %).
 
     >>> rng = np.random.default_rng(0)
     >>> area, quality = rng.lognormal(7, 0.5, 2000), rng.beta(8, 2, 2000)

@@ -56,7 +56,7 @@ def plan(name: str, sample: RatioSample, population: int | None, price: float, *
     >>> sample = RatioSample.uniform([90, 80, 0, 70, 99, 60] * 5, [100, 100, 0, 100, 100, 80] * 5)
     >>> halve = plan("car", sample, None, price=0.5)
     >>> halve.labels, halve.with_class, halve.cost, round(halve.width, 3), round(halve.expected_width, 3)
-    (71, 59, 35.5, 0.096, 0.048)
+    (70, 58, 35.0, 0.096, 0.048)
 
     Raises:
         ValueError: as `spotcheck`; a negative price.

@@ -50,7 +50,7 @@ def spotcheck(
     >>> sample = RatioSample.uniform([90, 80, 0, 70, 99, 60], [100, 100, 0, 100, 100, 80])
     >>> estimate = spotcheck(sample, population=600)
     >>> round(estimate.point, 3), round(estimate.lower, 2), round(estimate.upper, 2)
-    (0.831, 0.54, 0.94)
+    (0.831, 0.53, 0.93)
     >>> spotcheck(sample, population=6).upper == estimate.point
     True
     >>> few = spotcheck(RatioSample.uniform([0, 9, 0, 0], [0, 10, 0, 0]), population=600)
@@ -87,13 +87,15 @@ def design(
     weights = representing(sample, population)
     size = weights * sample.denominator
     record_size = unseen_size(weights, sample.denominator)
+    missed = bool((2 * sample.numerator < sample.denominator).any())
     columns = (weights * numerator, weights * denominator, size)
     if population is not None and drawn == "records":
-        return Units(*columns, 1 - 1 / weights, record_size, 1.0, len(sample))
+        return Units(*columns, 1 - 1 / weights, record_size, 1.0, len(sample), missed=missed)
     columns = sums_by(sample.clusters, *columns)  # type: ignore[assignment]
     # Of sequences that were drawn whole, as much remains unseen as of the window's records.
     unseen = 1.0 if population is None else 1 - len(sample) / max(population, 1)
-    return Units(*columns, np.full(len(columns[0]), unseen), record_size, 0.5, len(columns[0]))
+    count = len(columns[0])
+    return Units(*columns, np.full(count, unseen), record_size, 0.5, count, missed=missed)
 
 
 def conclude(
