@@ -1,0 +1,185 @@
+"""Blindness is an alert: a model, class or slice of which nothing new is known. Told to the ML on-call."""
+
+from __future__ import annotations
+
+from alerts.rules import WHO, Entry, Links, alert
+
+MODEL = 'model="street",version="1"'
+RECORDS = f'segwatch_records_total{{{MODEL},outcome="ok"}}'
+EVENT = f"segwatch_last_event_timestamp_seconds{{{MODEL}}}"
+BASELINE = f"segwatch_baseline_created_timestamp_seconds{{{MODEL}}}"
+WINDOW = f'segwatch_last_drift_window_timestamp_seconds{{{MODEL},slice="camera=7"}}'
+LABEL = f'segwatch_last_label_timestamp_seconds{{{MODEL},class="car"}}'
+JOINS = f'segwatch_label_joins_total{{{MODEL},outcome="OUTCOME"}}'
+
+
+def data(links: Links) -> list[Entry]:
+    """Records, baselines and drift windows."""
+    silent = alert(
+        links,
+        "SegwatchModelSilent",
+        'time() - max by (model) (segwatch_last_event_timestamp_seconds{model!=""}) > 3600',
+        notify="ticket",
+        category="ops",
+        summary="A model sends no more records.",
+        description=f"{WHO}: the newest record is {{{{ $value | humanizeDuration }}}} old.",
+        wait="5m",
+    )
+    no_baseline = alert(
+        links,
+        "SegwatchBaselineMissing",
+        'sum by (model, version) (increase(segwatch_records_total{model!="",outcome="ok"}[1h])) > 0'
+        " unless on (model, version) segwatch_baseline_created_timestamp_seconds",
+        notify="ticket",
+        category="quality",
+        summary="A model version in use has no baseline: its drift is not watched.",
+        description=f"{WHO}: {{{{ $value | humanize }}}} records in an hour, and no active baseline.",
+        wait="1h",
+    )
+    old_baseline = alert(
+        links,
+        "SegwatchBaselineOld",
+        "(time() - max by (model, version) (segwatch_baseline_created_timestamp_seconds) > 15552000)"
+        ' and on (model, version) sum by (model, version) (increase(segwatch_records_total{outcome="ok"}[1h])) > 0',
+        notify="ticket",
+        category="quality",
+        summary="A model version in use is compared with a baseline of more than 180 days.",
+        description=f"{WHO}: the baseline is {{{{ $value | humanizeDuration }}}} old.",
+        wait="1h",
+    )
+    windows = alert(
+        links,
+        "SegwatchDriftWindowsStale",
+        "(time() - max by (model, version, slice) (segwatch_last_drift_window_timestamp_seconds) > 10800)"
+        ' and on (model, version) sum by (model, version) (increase(segwatch_records_total{outcome="ok"}[1h])) > 0',
+        notify="ticket",
+        category="quality",
+        summary="Records come in, and no window is scored for drift.",
+        description=f"{WHO}: the last scored window ended {{{{ $value | humanizeDuration }}}} ago.",
+        wait="30m",
+    )
+    unscored = alert(
+        links,
+        "SegwatchDriftWindowsMissing",
+        "(segwatch_baseline_created_timestamp_seconds and on (model, version)"
+        ' sum by (model, version) (increase(segwatch_records_total{outcome="ok"}[3h])) > 0)'
+        ' unless on (model, version) segwatch_last_drift_window_timestamp_seconds{slice=""}',
+        notify="ticket",
+        category="quality",
+        summary="A model version has a baseline and records, and was never scored for drift.",
+        description=f"{WHO}: no window has been scored since the baseline was built.",
+        wait="3h",
+    )
+    flowing = {RECORDS: "0+5x400"}
+    failing = {RECORDS.replace('"ok"', '"failed"'): "0+5x400"}
+    ended = {RECORDS: "0+5x10 50x400"}
+    return [
+        Entry(silent, {EVENT: "0+60x30 1800x400"}, {EVENT: "0+60x400"}, "100m"),
+        Entry(
+            no_baseline,
+            {**flowing, BASELINE.replace('"1"', '"2"'): "0x400"},
+            {**flowing, BASELINE: "0x400"},
+            "125m",
+            also_silent=[failing, ended],
+        ),
+        Entry(
+            old_baseline,
+            {**flowing, BASELINE: "-15552000x400"},
+            {**flowing, BASELINE: "-15000000x400", BASELINE.replace('"1"', '"2"'): "-15552000x400"},
+            "125m",
+            also_silent=[{**traffic, BASELINE: "-15552000x400"} for traffic in (failing, ended)],
+        ),
+        Entry(
+            windows,
+            {**flowing, WINDOW: "0x400"},
+            {**flowing, WINDOW: "0+60x400", WINDOW.replace('"1"', '"2"'): "0x400"},
+            "220m",
+            also_silent=[{**traffic, WINDOW: "0x400"} for traffic in (failing, {RECORDS: "0+5x140 700x400"})],
+        ),
+        Entry(
+            unscored,
+            {**flowing, BASELINE: "0x400"},
+            {**flowing, BASELINE: "0x400", WINDOW.replace("camera=7", ""): "0+60x500"},
+            "360m",
+            also_fires=[{**flowing, BASELINE: "0x400", WINDOW: "0+60x400"}],
+            also_silent=[{**traffic, BASELINE: "0x400"} for traffic in (failing, ended)],
+        ),
+    ]
+
+
+def labels(links: Links) -> list[Entry]:
+    """Labels: fresh for each class, joined, in time."""
+    stale = alert(
+        links,
+        "SegwatchLabelsStale",
+        'time() - max by (model, class) (segwatch_last_label_timestamp_seconds{model!=""}) > 604800',
+        notify="ticket",
+        category="quality",
+        summary="A class has had no label for a week: its quality is not known.",
+        description=f"{WHO}: the newest label is {{{{ $value | humanizeDuration }}}} old.",
+        wait="1h",
+    )
+    never = alert(
+        links,
+        "SegwatchClassUnlabelled",
+        'sum by (model, class) (segwatch_spotcheck_instances_total{model!=""}) == 0'
+        ' and on (model) sum by (model) (increase(segwatch_records_total{outcome="ok"}[1d])) > 0'
+        " unless on (model, class) max by (model, class) (segwatch_last_label_timestamp_seconds)",
+        notify="ticket",
+        category="quality",
+        summary="A class of a model in use has never been labelled.",
+        description=f"{WHO}: no spot check has had the class yet, so that nothing is known of its quality.",
+        wait="1d",
+    )
+    late = alert(
+        links,
+        "SegwatchLabelsTooLate",
+        'sum by (model) (increase(segwatch_label_joins_total{outcome="unjoinable"}[1d]))'
+        " / (sum by (model) (increase(segwatch_label_joins_total[1d])) > 0) > 0.05",
+        notify="ticket",
+        category="quality",
+        summary="Labels come too late to be used.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels could not be joined any more.",
+        wait="15m",
+    )
+    bad = alert(
+        links,
+        "SegwatchLabelsBad",
+        'sum by (model) (increase(segwatch_label_joins_total{outcome="bad"}[1d]))'
+        " / (sum by (model) (increase(segwatch_label_joins_total[1d])) > 0) > 0.05",
+        notify="ticket",
+        category="quality",
+        summary="Labels do not fit their predictions.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels have another size or class.",
+        wait="15m",
+    )
+    joined, unjoinable, unfit = (JOINS.replace("OUTCOME", word) for word in ("joined", "unjoinable", "bad"))
+    counter = f'segwatch_spotcheck_instances_total{{{MODEL},class="car",verdict="tp"}}'
+    return [
+        Entry(stale, {LABEL: "-604800x200"}, {LABEL: "-590000x200"}, "120m"),
+        Entry(
+            never,
+            {counter: "0x2000", RECORDS: "0+1x2000"},
+            {counter: "0x200 1x1800", RECORDS: "0+1x2000"},
+            "1500m",
+            also_silent=[
+                {counter: "0x2000", RECORDS.replace('"ok"', '"failed"'): "0+1x2000"},
+                {counter: "0x2000", RECORDS: "0+1x10 10x2000"},
+            ],
+        ),
+        Entry(late, *_shares(joined, unjoinable, unfit), "1600m"),
+        Entry(bad, *_shares(joined, unfit, unjoinable), "1600m"),
+    ]
+
+
+def _shares(whole: str, part: str, other: str) -> tuple[dict[str, str], dict[str, str]]:
+    """More than 5 % of the last day, after a day with few; and less than 5 %, after a day with many."""
+    return (
+        {whole: "0+1000x10 10000+14x1600", part: "0+1x1610"},
+        {whole: "0+24x1610", part: "0+200x10 2000+1x1600", other: "0+9x1610"},
+    )
+
+
+def entries(links: Links) -> list[Entry]:
+    """All alerts of this file."""
+    return [*data(links), *labels(links)]

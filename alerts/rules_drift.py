@@ -1,0 +1,70 @@
+"""Drift alerts: a shift is a reason to look and to label; only where quality suffers too does anybody get up."""
+
+from __future__ import annotations
+
+from alerts.rules import WHO, Entry, Links, alert
+
+MODEL = 'model="street",version="1"'
+ALARM = f'segwatch_drift_alarm{{{MODEL},slice="",signal="embedding"}}'
+EARLY = f"segwatch_drift_early_alarm{{{MODEL}}}"
+QUALITY = (
+    'ALERTS{alertname="SegwatchQualityBurnSlow",alertstate="firing",category="quality",notify="ticket",'
+    'severity="warning",slo="car",model="street",class="car"}'
+)
+
+
+def entries(links: Links) -> list[Entry]:
+    """All alerts of this file. A shift and a burning quality budget of the same model are one cause."""
+    shift = alert(
+        links,
+        "SegwatchDrift",
+        'max by (model, version, slice) (segwatch_drift_alarm{model!=""}) == 1',
+        notify="ticket",
+        category="drift",
+        action="relabel",
+        summary="What a model sees differs from its baseline.",
+        description=f"{WHO}: the last window is alarmed"
+        '{{ with printf "sort_desc(segwatch_drift_divergence_ratio{model=%q,version=%q,slice=%q}'
+        ' and on (model, version, slice, signal) segwatch_drift_alarm == 1)"'
+        " $labels.model $labels.version $labels.slice | query }}"
+        '{{ range . }}, {{ .Labels.signal }} by {{ . | value | printf "%.2f" }}{{ end }}{{ end }}'
+        " (Jensen-Shannon, 0 to 1). Whether the model suffers is for labels to say.",
+    )
+    early = alert(
+        links,
+        "SegwatchDriftEarly",
+        'max by (model, version) (segwatch_drift_early_alarm{model!=""}) == 1',
+        notify="ticket",
+        category="drift",
+        action="relabel",
+        summary="The sequential test has seen a shift before its window closed.",
+        description=f"{WHO}: records since some minutes differ from the baseline.",
+    )
+    harmful = alert(
+        links,
+        "SegwatchDriftHarmful",
+        '(max by (model, version) (segwatch_drift_alarm{model!="",slice=""}) == 1'
+        ' or max by (model, version) (segwatch_drift_early_alarm{model!=""}) == 1)'
+        ' and on (model) ALERTS{alertname=~"SegwatchQualityBurn.*",alertstate="firing"}',
+        notify="page",
+        category="drift",
+        action="rollback",
+        summary="What a model sees has shifted, and its quality falls.",
+        description=f"{WHO}: drift is alarmed while an error budget of the model's quality burns.",
+    )
+    return [
+        Entry(shift, {ALARM: "0x10 1x30"}, {ALARM: "1x10 0x30"}),
+        Entry(early, {EARLY: "0x10 1x30"}, {EARLY: "1x10 0x30"}),
+        Entry(
+            harmful,
+            {ALARM: "0x10 1x30", QUALITY: "1x40"},
+            {ALARM: "0x10 1x30", QUALITY.replace("street", "other"): "1x40"},
+            also_fires=[{EARLY: "0x10 1x30", QUALITY: "1x40"}],
+            also_silent=[
+                {ALARM: "0x40", EARLY: "0x40", QUALITY: "1x40"},
+                {ALARM.replace('slice=""', 'slice="camera=7"'): "1x40", QUALITY: "1x40"},
+                {ALARM: "1x40", QUALITY.replace("QualityBurnSlow", "ClassSilent"): "1x40"},
+                {ALARM: "1x40", QUALITY.replace("firing", "pending"): "1x40"},
+            ],
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""SLO files to Prometheus rules: ``parse`` -> ``spec`` -> ``kinds`` (which events) -> ``windows`` -> ``render``."""

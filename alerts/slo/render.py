@@ -1,0 +1,300 @@
+"""An SLO's rules: events by window, ratios and their lower bounds, burn-rate alerts, budget, inventory, blindness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from alerts.rules import WHO, Group, Links, Rule, alert
+from alerts.slo.kinds import STATE, by, design_effect, events, identity, series, static_labels
+from alerts.slo.promql import duration, number, quote, selector
+from alerts.slo.spec import ClassIou, Confidence, CostPerInference, Latency, Ratio, Slo
+from alerts.slo.windows import Burn, Z, events_needed, fit
+
+EVENTS: Final = "segwatch:slo_events:increase"
+BAD: Final = "segwatch:slo_bad_events:increase"
+RATIO: Final = "segwatch:slo_error_ratio:ratio"
+LOWER: Final = "segwatch:slo_error_ratio_lower:ratio"
+DESIGN: Final = "segwatch:slo_design_effect:ratio"
+"""Each followed by its window: one name a window, so that ``and`` compares like with like."""
+PERIOD_EVENTS: Final = "segwatch:slo_period_events:increase"
+PERIOD_BAD: Final = "segwatch:slo_period_bad_events:increase"
+REMAINING: Final = "segwatch:slo_budget_remaining:ratio"
+INFO: Final = "segwatch_slo_info"
+OBJECTIVE: Final = "segwatch_slo_objective_ratio"
+
+RECORDS: Final = "segwatch_records_total"
+EXPECTED: Final[dict[type, str]] = {
+    ClassIou: "segwatch_spotcheck_iou_ratio_count",
+    Confidence: "segwatch_confidence_ratio_count",
+    Latency: "segwatch_inference_latency_seconds_count",
+}
+"""Counters that exist at 0 for each model or class; kinds that are not named here use the usual ones."""
+
+MIN_BAD: Final = 1.5
+"""More than one bad event; increase() gives 1.02 or 0.98 for one, by extrapolation."""
+
+
+def groups(slo: Slo, links: Links) -> list[Group]:
+    """The rules of an SLO in three groups of at most 20, evaluated in this order."""
+    burns = fit(slo)
+    name = f"segwatch-slo-{slo.name}"
+    return [
+        Group(f"{name}-events", [*_inventory(slo), *_counts(slo, burns)]),
+        Group(f"{name}-burn", [*_ratios(slo, burns), *burn_alerts(slo, burns, links), *_blindness(slo, burns, links)]),
+        Group(f"{name}-budget", _budget(slo, links), "5m"),  # windows of 30 days are dear, and move slowly
+    ]
+
+
+def of(slo: Slo, metric: str) -> str:
+    """A recorded series of this SLO."""
+    return selector(metric, f"slo={quote(slo.name)}")
+
+
+def guarded(slo: Slo) -> bool:
+    """Whether lower bounds decide. Minutes are not drawn at random, and money is not counted."""
+    return slo.guard and not slo.timed
+
+
+def _windows(slo: Slo, burns: Iterable[Burn]) -> list[int]:
+    return sorted({slo.blind_after_s, *(size for burn in burns for size in (burn.long_s, burn.short_s))})
+
+
+def _inventory(slo: Slo) -> list[Rule]:
+    labels = static_labels(slo)
+    period = duration(slo.period_s)
+    described = {**labels, "kind": slo.kind, "category": slo.category, "period": period}
+    expected = _expected(slo)
+    objective = slo.objective if slo.objective is not None else slo.budget
+    rules = [Rule(expected, record=INFO, labels=described)]
+    if slo.objective is not None:
+        rules.append(Rule(f"{of(slo, INFO)} * 0 + {number(objective)}", record=OBJECTIVE, labels=labels))
+    return rules
+
+
+def _expected(slo: Slo) -> str:
+    """1 for each series that the SLO should have, whether it has data or not."""
+    if slo.classes:
+        named = [f'label_replace(vector(1), "class", {quote(name.replace("$", "$$"))}, "", "")' for name in slo.classes]
+        if slo.model:
+            return " or ".join(named)
+    if isinstance(slo.source, Ratio) or (slo.model and not slo.by_class):
+        return "vector(1)"
+    metric = EXPECTED.get(type(slo.source), "segwatch_spotcheck_instances_total" if slo.by_class else RECORDS)
+    # A day without data must not empty the inventory: that is when it is needed.
+    return f"group by ({by(slo)}) (last_over_time({series(slo, metric)}[1d]))"
+
+
+def _counts(slo: Slo, burns: Iterable[Burn]) -> list[Rule]:
+    found = events(slo)
+    labels = static_labels(slo)
+    rules = [Rule(found.state, record=STATE, labels=labels)] if found.state else []
+    for size in _windows(slo, burns):
+        window = duration(size)
+        rules.append(Rule(found.total(window), record=EVENTS + window, labels=labels))
+        rules.append(Rule(found.bad(window), record=BAD + window, labels=labels))
+    return rules
+
+
+def _ratio(slo: Slo, bad: str, total: str) -> str:
+    """Bad over all events; no series, rather than NaN, where there were none."""
+    share = f"{bad} / ({total} > 0)"
+    return f"clamp_max({share}, 1)" if slo.bounded else share
+
+
+def lower_bound(slo: Slo, ratio: str, bad: str, total: str, deff: str) -> str:
+    """One-sided 95 % lower bound of the ratio of bad events.
+
+    Shares: Wilson (1927) with the number of events over the design effect. Counts an image: the square of
+    (sqrt(count) - z / 2 sqrt(design effect)), for the square root of a Poisson count has a variance of 1/4
+    (Anscombe, 1948). Money: the ratio itself.
+    """
+    if isinstance(slo.source, CostPerInference):
+        return ratio
+    if not slo.bounded:
+        return f"clamp_min(sqrt({bad}) - {number(Z / 2 * math.sqrt(float(deff)))}, 0) ^ 2 / ({total} > 0)"
+    n = f"({total} / {deff})"
+    spread = f"{number(Z)} * sqrt({ratio} * (1 - {ratio}) / {n} + {number(Z**2 / 4)} / {n} ^ 2)"
+    return f"clamp_min(({ratio} + {number(Z**2 / 2)} / {n} - {spread}) / (1 + {number(Z**2)} / {n}), 0)"
+
+
+def _ratios(slo: Slo, burns: Iterable[Burn]) -> list[Rule]:
+    labels = static_labels(slo)
+    sizes = sorted({size for burn in burns for size in (burn.long_s, burn.short_s)})
+    rules = [
+        Rule(_ratio(slo, of(slo, BAD + window), of(slo, EVENTS + window)), record=RATIO + window, labels=labels)
+        for window in map(duration, sizes)
+    ]
+    if not guarded(slo):
+        return rules
+    for window in sorted({burn.long for burn in burns}):
+        total = of(slo, EVENTS + window)
+        deff = design_effect(slo, total, window)
+        if not deff.replace(".", "").isdigit():
+            rules.append(Rule(deff, record=DESIGN + window, labels=labels))
+            deff = of(slo, DESIGN + window)
+        bound = lower_bound(slo, of(slo, RATIO + window), of(slo, BAD + window), total, deff)
+        rules.append(Rule(bound, record=LOWER + window, labels=labels))
+    return rules
+
+
+def _condition(slo: Slo, burn: Burn) -> str:
+    long = of(slo, (LOWER if guarded(slo) else RATIO) + burn.long)
+    parts = [f"{long} > {number(burn.threshold)}", f"{of(slo, RATIO + burn.short)} > {number(burn.threshold)}"]
+    floors = _floors(slo, burn)
+    text = " and ".join([*parts, *floors])
+    if burn.tier.critical_budget is None:
+        return f"({text})"
+    # Half: at a factor of 1 a class that spends just its budget paged 10 to 44 times in 30 simulated days.
+    half = number(burn.threshold / 2)
+    critical = [
+        f"{long} > {half}",
+        f"{of(slo, RATIO + burn.short)} > {half}",
+        f"{of(slo, REMAINING)} < {number(burn.tier.critical_budget)}",
+        *floors,
+    ]
+    return f"({text}) or ({' and '.join(critical)})"
+
+
+def _floors(slo: Slo, burn: Burn) -> list[str]:
+    if slo.timed:
+        return [f"{of(slo, EVENTS + burn.long)} >= {number(0.9 * burn.short_s / 60)}"]
+    if not slo.guard:
+        return []
+    # Half an event of slack: increase() extrapolates, and may give 5.9 for 6.
+    floors = [f"{of(slo, EVENTS + burn.long)} > {number(slo.min_events - 0.5)}"]
+    if not isinstance(slo.source, CostPerInference):
+        floors.append(f"{of(slo, BAD + burn.long)} > {number(MIN_BAD)}")
+    return floors
+
+
+def alert_name(slo: Slo, notify: str) -> str:
+    """The name of an SLO's burn-rate alert."""
+    what = "Quality" if slo.category == "quality" else "Service"
+    return f"Segwatch{what}Burn{'Fast' if notify == 'page' else 'Slow'}"
+
+
+def burn_alerts(slo: Slo, burns: Iterable[Burn], links: Links) -> list[Rule]:
+    """One page and one ticket: all pairs of windows of the same urgency are one alert, for one cause."""
+    rules = []
+    for notify in ("page", "ticket"):
+        own = [burn for burn in burns if burn.tier.notify == notify]
+        if not own:
+            continue
+        name = alert_name(slo, notify)
+        expr = " or ".join(_condition(slo, burn) for burn in own)
+        if slo.hold:
+            expr += f" or {_held(slo, name, min(burn.short_s for burn in own))}"
+        rules.append(
+            alert(
+                links,
+                name,
+                expr,
+                notify="page" if notify == "page" else "ticket",
+                category=slo.category,
+                summary=f"The error budget of an SLO burns {'fast' if notify == 'page' else 'steadily'}.",
+                description=_description(slo, own[0]),
+                labels={"kind": slo.kind},
+            )
+        )
+    return rules
+
+
+def _held(slo: Slo, name: str, short_s: int) -> str:
+    """The alert as it fires now, while its shortest window has no events: no news is not good news."""
+    firing = f'ALERTS{{alertname="{name}",alertstate="firing",slo={quote(slo.name)}}}'
+    labels = ", ".join(identity(slo))
+    return f"(max by ({labels}) ({firing}) unless ({of(slo, EVENTS + duration(short_s))} > 0))"
+
+
+def _value(metric: str, render: str) -> str:
+    """A template that looks a recorded series of the alert's labels up."""
+    query = f'printf "{metric}{{slo=%q,model=%q,class=%q}}" $labels.slo $labels.model $labels.class'
+    return f"{{{{ with {query} | query }}}}{{{{ . | first | value | {render} }}}}{{{{ else }}}}unknown{{{{ end }}}}"
+
+
+def _description(slo: Slo, burn: Burn) -> str:
+    percent = "humanizePercentage" if slo.bounded else 'printf "%.3g"'
+    allowed = f"{slo.budget:.4g}" if not slo.bounded else f"{100 * slo.budget:.4g} %"
+    what = {"false_positives_per_image": "invented instances an image", "cost_per_inference": "US dollars an inference"}
+    bad = what.get(slo.kind, "minutes were bad" if slo.timed else "events were bad")
+    sure = ""
+    if guarded(slo) and not isinstance(slo.source, CostPerInference):
+        sure = f" (at least {_value(LOWER + burn.long, percent)} at 95 % confidence)"
+    return (
+        f"{WHO}, SLO {{{{ $labels.slo }}}} ({slo.kind}): {_value(RATIO + burn.long, percent)} {bad} in the last"
+        f" {burn.long}{sure}, of {_value(EVENTS + burn.long, 'humanize')} {'minutes' if slo.timed else 'events'};"
+        f" {allowed} are allowed. Budget left of {duration(slo.period_s)}: {_value(REMAINING, 'humanizePercentage')}."
+    )
+
+
+def _blindness(slo: Slo, burns: tuple[Burn, ...], links: Links) -> list[Rule]:
+    """No events at all, and too few to ever page. ``absent()`` cannot name classes: the inventory can."""
+    labels = ", ".join(identity(slo))
+    window = duration(slo.blind_after_s)
+    seen = of(slo, EVENTS + window)
+    name = "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind"
+    rules = [
+        alert(
+            links,
+            name,
+            f"{of(slo, INFO)} unless on ({labels}) ({seen} > 0)",
+            notify="ticket",
+            category=slo.category,
+            summary="An SLO has had no data: whether it is met is not known.",
+            description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had no events in {window}.",
+            wait="15m",
+        )
+    ]
+    pages = [burn for burn in burns if burn.tier.notify == "page"]
+    if guarded(slo) and pages:
+        burn = min(pages, key=lambda one: events_needed(slo, one.threshold))
+        longest = max(pages, key=lambda one: one.long_s)
+        needed = events_needed(slo, burn.threshold)
+        rules.append(
+            alert(
+                links,
+                "SegwatchTooFewEvents",
+                f"0 < {of(slo, EVENTS + longest.long)} < {number(needed - 0.5)}",
+                notify="ticket",
+                category=slo.category,
+                summary="An SLO has too few events for its pages: even total failure would go unnoticed.",
+                description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had {{{{ $value | humanize }}}} events"
+                f" in {longest.long}; {needed} are needed before a page can be justified.",
+                wait="6h",
+            )
+        )
+    return rules
+
+
+def _budget(slo: Slo, links: Links) -> list[Rule]:
+    found = events(slo)
+    labels = static_labels(slo)
+    period = duration(slo.period_s)
+    total, bad = of(slo, PERIOD_EVENTS), of(slo, PERIOD_BAD)
+    spent = f"{bad} / ({total} > 0)"
+    rules = [
+        Rule(found.total(period), record=PERIOD_EVENTS, labels=labels),
+        Rule(found.bad(period), record=PERIOD_BAD, labels=labels),
+        Rule(f"1 - {spent} / {number(slo.budget)}", record=REMAINING, labels=labels),
+    ]
+    expr = f"{of(slo, REMAINING)} < 0"
+    if guarded(slo):
+        ratio = f"({_ratio(slo, bad, total)})"
+        deff = number(slo.design_effect or 1.0)
+        expr += f" and {lower_bound(slo, ratio, bad, total, deff)} > {number(slo.budget)}"
+        expr += f" and {total} > {number(slo.min_events - 0.5)}"
+    rules.append(
+        alert(
+            links,
+            "SegwatchBudgetExhausted",
+            expr,
+            notify="ticket",
+            category=slo.category,
+            summary="An SLO's error budget is used up.",
+            description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has {{{{ $value | humanizePercentage }}}} of"
+            f" its {period} budget left.",
+        )
+    )
+    return rules
