@@ -15,7 +15,7 @@ RUN if [ -n "$TORCH_INDEX_URL" ]; then \
       pip install -c constraints.txt torch torchvision; \
     fi
 COPY . .
-RUN pip install -c constraints.txt ".[report]"
+RUN pip install -c constraints.txt ".[report,s3]"
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/segwatch --create-home segwatch
@@ -32,6 +32,8 @@ ENV PATH=/opt/segwatch/bin:$PATH \
     MALLOC_TOP_PAD_=67108864
 WORKDIR /var/lib/segwatch
 USER 10001:10001
+# A volume that is mounted here takes over who may write: that user.
+RUN mkdir rules
 VOLUME /var/lib/segwatch/data
 EXPOSE 8600
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \

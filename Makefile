@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt tools/constraints-in-force.sh | $(BIN)/
 	@if [ -n "$(TORCH_INDEX_URL)" ]; then \
 	  $(BIN)/python -m pip install --quiet -c constraints.txt --index-url "$(TORCH_INDEX_URL)" torch torchvision; fi
 	@bash tools/constraints-in-force.sh $(BIN)/python > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt -e '.[dev,report]'
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt -e '.[dev,report,s3]'
 	@touch $@
 
 install: $(STAMP)

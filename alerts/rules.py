@@ -22,10 +22,14 @@ OF_MODEL: Final = "{{ with $labels.model }}?model={{ . | urlquery }}{{ end }}"
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """``runbooks``: address of the folder of runbooks. ``pages``: address of segwatch's pages."""
+    """``runbooks``: address of the folder of runbooks. ``pages``: address of segwatch's pages.
+
+    ``dashboard``: address of a Grafana dashboard with a variable ``model``; empty: segwatch's pages stand in for it.
+    """
 
     runbooks: str
     pages: str
+    dashboard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Case:
     series: Mapping[str, str]
     checks: Sequence[Check]
     interval: str = "1m"
+    every: str = ""
+    """How often rules are evaluated, where that is seldom: windows of weeks are then tested in no time."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -103,7 +109,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class RuleFile:
-    """``NAME.rules.yml`` and ``NAME.rules_test.yml``."""
+    """``NAME.rules.yml``, and ``NAME.rules_test.yml`` with the tests; ``NAME.EVERY.rules_test.yml`` for seldom ones."""
 
     name: str
     groups: Sequence[Group]
@@ -113,14 +119,14 @@ class RuleFile:
         """File name to text."""
         rules = {"groups": [group.to_dict() for group in self.groups]}
         files = {f"{self.name}.rules.yml": _dump(rules)}
-        if self.cases:
+        for every in dict.fromkeys(case.every for case in self.cases):
             tests = {
                 "rule_files": [f"{self.name}.rules.yml"],
-                "evaluation_interval": min(group.interval for group in self.groups),
+                "evaluation_interval": every or min(group.interval for group in self.groups),
                 "group_eval_order": [group.name for group in self.groups],
-                "tests": [case.to_dict() for case in self.cases],
+                "tests": [case.to_dict() for case in self.cases if case.every == every],
             }
-            files[f"{self.name}.rules_test.yml"] = _dump(tests)
+            files[f"{self.name}{every and '.'}{every}.rules_test.yml"] = _dump(tests)
         return files
 
 
@@ -171,6 +177,8 @@ def alert(
     """An alerting rule with the labels and annotations that every alert has. ``severity`` follows from ``notify``."""
     if len(name) > 40:
         raise ValueError(f"{name}: an alert's name has at most 40 characters")
+    page = f"{links.pages.rstrip('/')}/{OF_MODEL}"
+    of_variable = OF_MODEL.replace("?", "&var-" if "?" in links.dashboard else "?var-")
     severity = {"page": "critical", "ticket": "warning", "watchdog": "info"}[notify]
     own = {"severity": severity, "notify": notify, "category": category}
     if action:
@@ -183,7 +191,8 @@ def alert(
             "summary": summary,
             "description": description,
             "runbook_url": f"{links.runbooks.rstrip('/')}/{name}.md",
-            "dashboard_url": f"{links.pages.rstrip('/')}/{OF_MODEL}",
+            "page_url": page,
+            "dashboard_url": links.dashboard + of_variable if links.dashboard else page,
         },
         wait=wait,
         keep=keep,

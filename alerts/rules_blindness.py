@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from alerts.rules import WHO, Entry, Links, alert
+from alerts.rules import WHO, Entry, Links, Rule, alert
 
 MODEL = 'model="street",version="1"'
 RECORDS = f'segwatch_records_total{{{MODEL},outcome="ok"}}'
 EVENT = f"segwatch_last_event_timestamp_seconds{{{MODEL}}}"
 BASELINE = f"segwatch_baseline_created_timestamp_seconds{{{MODEL}}}"
 WINDOW = f'segwatch_last_drift_window_timestamp_seconds{{{MODEL},slice="camera=7"}}'
+COUNT = f'segwatch_drift_window_records{{{MODEL},slice="camera=7"}}'
+VERDICT = f'segwatch_drift_alarm{{{MODEL},slice="camera=7",signal="embedding"}}'
 LABEL = f'segwatch_last_label_timestamp_seconds{{{MODEL},class="car"}}'
+DELAY = f"segwatch_label_delay_seconds_SUFFIX{{{MODEL}}}"
+PAIRS = f'segwatch_annotator_pairs_total{{{MODEL},class="car",verdict="VERDICT"}}'
 JOINS = f'segwatch_label_joins_total{{{MODEL},outcome="OUTCOME"}}'
 
 
@@ -70,6 +74,18 @@ def data(links: Links) -> list[Entry]:
         description=f"{WHO}: no window has been scored since the baseline was built.",
         wait="3h",
     )
+    unjudged = alert(
+        links,
+        "SegwatchDriftUnjudged",
+        'max by (model, version, slice) (segwatch_drift_window_records{model!=""}) > 0'
+        " unless on (model, version, slice) max by (model, version, slice) (max_over_time(segwatch_drift_alarm[1d]))",
+        notify="ticket",
+        category="quality",
+        summary="Windows are closed, and none can be judged for drift.",
+        description=f"{WHO}: the last window has {{{{ $value | humanize }}}} records, and in a day no window had enough"
+        " of them, or a baseline, for a verdict.",
+        wait="6h",
+    )
     flowing = {RECORDS: "0+5x400"}
     failing = {RECORDS.replace('"ok"', '"failed"'): "0+5x400"}
     ended = {RECORDS: "0+5x10 50x400"}
@@ -103,6 +119,15 @@ def data(links: Links) -> list[Entry]:
             "360m",
             also_fires=[{**flowing, BASELINE: "0x400", WINDOW: "0+60x400"}],
             also_silent=[{**traffic, BASELINE: "0x400"} for traffic in (failing, ended)],
+        ),
+        Entry(
+            unjudged,
+            # The last verdict is more than a day old when the six hours begin.
+            {COUNT: "30x2400", VERDICT: "0x300 _x2100"},
+            {COUNT: "30x2400", VERDICT: "0x1000 _x1400"},
+            "2300m",
+            also_fires=[{COUNT: "1x2400", VERDICT.replace("camera=7", "camera=8"): "0x2400"}],
+            also_silent=[{COUNT: "0x2400"}],
         ),
     ]
 
@@ -153,6 +178,30 @@ def labels(links: Links) -> list[Entry]:
         description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels have another size or class.",
         wait="15m",
     )
+    delay = alert(
+        links,
+        "SegwatchLabelDelay",
+        '1 - sum by (model) (increase(segwatch_label_delay_seconds_bucket{le="259200.0"}[1d]))'
+        " / (sum by (model) (increase(segwatch_label_delay_seconds_count[1d])) > 5) > 0.5",
+        notify="ticket",
+        category="quality",
+        summary="Labels come days after the records that they judge.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels were made more than 3 days after"
+        " their records: quality is known so late.",
+        wait="1h",
+    )
+    disagree = alert(
+        links,
+        "SegwatchAnnotatorsDisagree",
+        'sum by (model, class) (increase(segwatch_annotator_pairs_total{verdict="disagree"}[1d]))'
+        " / (sum by (model, class) (increase(segwatch_annotator_pairs_total[1d])) > 10) > 0.4",
+        notify="ticket",
+        category="quality",
+        summary="Annotators disagree on a class: its quality is not known better than that.",
+        description=f"{WHO}: of the instances that two annotators looked for in a day, {{{{ $value |"
+        " humanizePercentage }} were found by one of them alone.",
+        wait="1h",
+    )
     joined, unjoinable, unfit = (JOINS.replace("OUTCOME", word) for word in ("joined", "unjoinable", "bad"))
     counter = f'segwatch_spotcheck_instances_total{{{MODEL},class="car",verdict="tp"}}'
     return [
@@ -169,7 +218,41 @@ def labels(links: Links) -> list[Entry]:
         ),
         Entry(late, *_shares(joined, unjoinable, unfit), "1600m"),
         Entry(bad, *_shares(joined, unfit, unjoinable), "1600m"),
+        _delay(delay),
+        _disagreement(disagree),
     ]
+
+
+def _delay(rule: Rule) -> Entry:
+    """Of 7 labels a day more than half are late; after a day with many in time."""
+    all_of = DELAY.replace("SUFFIX", "count")
+    early, late = (DELAY.replace("SUFFIX", "bucket").replace("}", f',le="{le}"}}') for le in ("259200.0", "+Inf"))
+    return Entry(
+        rule,
+        {early: "0+100x10 1000x1600", late: "0+100x10 1000+0.005x1600", all_of: "0+100x10 1000+0.005x1600"},
+        {early: "0x10 0+0.6x1600", late: "0x10 0+1x1600", all_of: "0x10 0+1x1600"},
+        "1600m",
+        also_fires=[{early: "0x10 0+0.4x1600", late: "0x10 0+1x1600", all_of: "0x10 0+1x1600"}],
+        also_silent=[
+            {early: "0x1700", late: "0x10 0+0.003x1600", all_of: "0x10 0+0.003x1600"},
+            {early: "0x1700", late: "0+1x100 100x1600", all_of: "0+1x100 100x1600"},
+        ],
+    )
+
+
+def _disagreement(rule: Rule) -> Entry:
+    """12 instances in a day, half of them disputed, after many that were not; then fewer disputed, and few."""
+    agree, other = (PAIRS.replace("VERDICT", word) for word in ("agree", "disagree"))
+    return Entry(
+        rule,
+        {agree: "0+1x100 100x1400 100+0.0042x1500", other: "0x1500 0+0.0042x1500"},
+        {agree: "0+0.021x3000", other: "0+0.009x3000"},
+        "2950m",
+        also_silent=[
+            {agree: "0+0.021x3000", other: "0+1x100 100x1400 100+0.009x1500"},
+            {agree: "0+0.0015x3000", other: "0+0.0024x3000"},
+        ],
+    )
 
 
 def _shares(whole: str, part: str, other: str) -> tuple[dict[str, str], dict[str, str]]:

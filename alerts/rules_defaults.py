@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from alerts import rules_blindness, rules_drift, rules_ops
+from alerts import rules_blindness, rules_dashboards, rules_drift, rules_ops, rules_service
 from alerts.rules import Entry, Group, Links, RuleFile
 from alerts.rules_tests import cases
 from alerts.slo.parse import parse
@@ -42,12 +42,14 @@ def catalogue(links: Links, job: str = "segwatch") -> dict[str, list[Entry]]:
     return {
         "ops": rules_ops.entries(links, job),
         "watchdog": [rules_ops.watchdog(links)],
-        "blindness": rules_blindness.entries(links),
+        "blindness": [*rules_blindness.entries(links), *rules_service.devices(links)],  # matters of hours
         "drift": rules_drift.entries(links),
     }
 
 
-def rule_files(slos: Sequence[Slo], links: Links, job: str = "segwatch") -> list[RuleFile]:
+def rule_files(
+    slos: Sequence[Slo], links: Links, job: str = "segwatch", instance: str = "segwatch"
+) -> list[RuleFile]:
     """Everything that is rendered."""
     files = [RuleFile(f"slo-{slo.name}", groups(slo, links), cases(slo)) for slo in slos]
     for name, entries in catalogue(links, job).items():
@@ -57,4 +59,4 @@ def rule_files(slos: Sequence[Slo], links: Links, job: str = "segwatch") -> list
         rules = [entry.rule for entry in entries]
         interval = "5m" if name == "blindness" else "1m"  # blindness is a matter of hours
         files.append(RuleFile(name, [Group(f"segwatch-{name}", rules, interval)], tests))
-    return files
+    return [*files, rules_dashboards.rule_file(slos, job, instance)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alerts import rules_service
 from alerts.rules import WHO, Entry, Links, alert
 
 SCRAPED = 'up{job="segwatch",instance="segwatch"}'
@@ -299,5 +300,5 @@ def prometheus(links: Links) -> list[Entry]:
 
 
 def entries(links: Links, job: str) -> list[Entry]:
-    """All alerts of this file."""
-    return [*service(links, job), *cardinality(links), *prometheus(links)]
+    """All alerts that operations are told."""
+    return [*service(links, job), *cardinality(links), *prometheus(links), *rules_service.entries(links)]

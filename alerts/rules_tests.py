@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from alerts import rules_tests_counts, rules_tests_limits
 from alerts.rules import Case, Check, firing
 from alerts.slo.kinds import Example, events
 from alerts.slo.promql import quote
@@ -27,7 +28,7 @@ def cases(slo: Slo) -> list[Case]:
         found.append(_single(slo, examples))
     if slo.hold and pages:
         found.append(_lost(slo, pages, examples))
-    return found
+    return [*found, *rules_tests_counts.cases(slo), *rules_tests_limits.cases(slo)]
 
 
 BEFORE = 31

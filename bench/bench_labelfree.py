@@ -42,8 +42,9 @@ from monitor.demo.traffic import TrafficPlan, labels, traffic, write_jsonl
 from monitor.drift import Baselines
 from monitor.masks import decode_rle
 from monitor.offline import make_baseline, replay
-from monitor.quality import QualityWindow, quality_windows
+from monitor.quality import quality_windows
 from monitor.quality_now import VersionFacts
+from monitor.quality_window import QualityWindow
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.windows import SECOND_US

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from itertools import takewhile
 from typing import Any, Final
 
-from fastapi import APIRouter, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
-from monitor.version import __version__
+from dashboards.addresses import model_path, segment
+from dashboards.render import page, style_sheet
+from dashboards.sign_in import sign_in_pages
 from monitor.web import WebState
-from monitor.windows import parse_time
+from monitor.windows import SECOND_US, parse_time
 
 WINDOWS_SHOWN: Final = 12
-WINDOWS_READ: Final = 4 * WINDOWS_SHOWN
 """Half a day of hourly windows: enough to see an onset, small enough for one screen."""
 BAR_WIDTH: Final = 120
 """Of a score's bar, in SVG units; the threshold stands in its middle."""
@@ -39,19 +39,21 @@ def pages(state: WebState) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/")
-    def overview() -> Response:
+    def overview(
+        request: Request, model: str | None = None, version: str | None = None, window: str | None = None
+    ) -> Response:
+        if model and version and window:  # as actions' links have it
+            return RedirectResponse(f"{model_path(model, version)}/windows/{segment(window)}", 307)
         status = state.status()
-        cards = [_card(state, model) for model in status["models"]]
-        text = _templates().get_template("overview.html").render(
-            version=__version__, status=status, cards=cards, bar_width=BAR_WIDTH, states=STATES
-        )
-        # A record's text may hold lone surrogates, which UTF-8 cannot say.
-        return Response(text.encode("utf-8", "replace"), media_type="text/html; charset=utf-8")
+        newest = state.newest_windows(WINDOWS_SHOWN)
+        cards = [_card(one, newest.get((one["model"], one["version"]), ())) for one in status["models"]]
+        return page(request, "overview.html", status=status, cards=cards, bar_width=BAR_WIDTH, states=STATES)
 
     @router.get("/static/style.css")
     def style() -> Response:
-        return Response(_style(), media_type="text/css", headers={"cache-control": "max-age=300"})
+        return style_sheet()
 
+    router.include_router(sign_in_pages(state))
     return router
 
 
@@ -90,14 +92,20 @@ class Card:
     signals: tuple[str, ...]
     rows: tuple[Row, ...]
     slices_in_alarm: tuple[str, ...]
+    since: str | None
+    """Start of the first window of the alarm that stands; None without one."""
+    longer: bool
+    """Whether that is the oldest window read, so that the alarm may be older."""
+    carried: tuple[str, ...]
+    harm: str
+    length_s: int
 
 
-def _card(state: WebState, model: Mapping[str, Any]) -> Card:
-    newest = state.windows(model["model"], model["version"], "", None, None, WINDOWS_READ)
-    # Windows of several lengths are scored; side by side they would only confuse, and the shortest say it first.
-    shortest = min((_length_us(window) for window in newest), default=0)
-    windows = [window for window in reversed(newest) if _length_us(window) == shortest][:WINDOWS_SHOWN]
-    signals = tuple(dict.fromkeys(score["signal"] for window in windows for score in window["scores"]))
+def _card(model: Mapping[str, Any], newest: Sequence[Mapping[str, Any]]) -> Card:
+    windows = list(reversed(newest))
+    shortest = _length_us(windows[0]) if windows else 0
+    signals = _loudest_first(windows)
+    alarmed = list(takewhile(lambda window: bool(window["alarm"]), windows))
     return Card(
         model["model"],
         model["version"],
@@ -112,7 +120,22 @@ def _card(state: WebState, model: Mapping[str, Any]) -> Card:
             for window in model["windows"]
             if window["slice"] and window["alarm"] and _length_us(window) == shortest
         ),
+        alarmed[-1]["start"] if alarmed else None,
+        len(alarmed) == len(windows),
+        tuple(one["signal"] for one in alarmed[0]["attribution"][:3]) if alarmed else (),
+        windows[0]["harm"] if windows else "unknown",
+        shortest // SECOND_US,
     )
+
+
+def _loudest_first(windows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Signals by their divergence in times of the threshold, the highest of any window shown."""
+    found: dict[str, float] = {}
+    for window in windows:
+        for one in window["scores"]:
+            times = one["js"] / one["threshold"] if one["js"] is not None and one["threshold"] else 0.0
+            found[one["signal"]] = max(times, found.get(one["signal"], 0.0))
+    return tuple(sorted(found, key=lambda name: -found[name]))
 
 
 def _length_us(window: Mapping[str, Any]) -> int:
@@ -129,40 +152,3 @@ def _cell(score: Mapping[str, Any]) -> Cell:
     js, threshold = score["js"], score["threshold"]
     share = 0.0 if js is None or not threshold else min(1.0, max(0.0, js) / (2 * threshold))
     return Cell(js, threshold, score["p_value"], bool(score["alarm"]), round(share * BAR_WIDTH, 1))
-
-
-@cache
-def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dashboards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["minute"] = _minute
-    return environment
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """Short; a dash for what is absent.
-
-    >>> _number(0.012345), _number(None)
-    ('0.0123', '–')
-    """
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
-def _minute(time: str) -> str:
-    """An RFC 3339 time in UTC to the minute, for people.
-
-    >>> _minute("2026-11-23T02:45:00Z")
-    '2026-11-23 02:45'
-    """
-    return time[:16].replace("T", " ")
-
-
-@cache
-def _style() -> bytes:
-    return resources.files("dashboards").joinpath("static", "style.css").read_bytes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,18 @@ class Exemplars:
         if other._dimensions != self._dimensions:
             raise ValueError(f"exemplars have {self._dimensions} dimensions, the others {other._dimensions}")
         self._keep(other._records.items())
+
+    def without(self, gone: Callable[[str], bool]) -> Exemplars:
+        """Those whose id is not ``gone``. The others of the pane are not known any more, so that none takes its place.
+
+        >>> some = Exemplars(1)
+        >>> some.add(["a", "b"], np.array([[0], [1]], dtype=np.uint8))
+        >>> some.without(lambda identity: identity == "a").ids
+        ['b']
+        """
+        left = Exemplars(self._dimensions, self._kept)
+        left._records = {key: codes for key, codes in self._records.items() if not gone(key[1])}
+        return left
 
     def to_bytes(self) -> bytes:
         """The canonical form."""

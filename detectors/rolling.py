@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -211,7 +212,7 @@ def _exchange(pools: tuple[_Pool, ...], columns: slice, most: int, seed: int) ->
 
 
 @njit(cache=True, nogil=True)
-def _add(inside, units, chosen):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _add(inside: Any, units: Any, chosen: Any) -> None:  # pragma: no cover
     """Add to each row (R, D, B + 1) the units (U, D, B + 1) that are chosen (R, J) for it."""
     for row in range(len(inside)):
         for unit in chosen[row]:
@@ -221,12 +222,12 @@ def _add(inside, units, chosen):  # type: ignore[no-untyped-def]  # pragma: no c
 
 
 @njit(cache=True, nogil=True)
-def _xlogx(x, table):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _xlogx(x: Any, table: Any) -> Any:  # pragma: no cover
     return table[x] if x < len(table) else x * np.log(x)
 
 
 @njit(cache=True, nogil=True)
-def _statistics(inside, everything, finite, table):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _statistics(inside: Any, everything: Any, finite: Any, table: Any) -> Any:  # pragma: no cover
     """G and A (R, D) of `detectors.divergence` between ``inside`` (R, D, B + 1) and what that leaves of everything;
     ``finite`` columns without their last cell."""
     rows, dimensions, cells = inside.shape

@@ -84,6 +84,15 @@ class Reader:
         self._at += size
         return self._data[self._at - size : self._at]
 
+    @property
+    def unread(self) -> tuple[bytes, int]:
+        """All bytes, and the place of the next one: for what is read by compiled code, which then calls `skip`."""
+        return self._data, self._at
+
+    def skip(self, place: int) -> None:
+        """Go on at ``place``."""
+        self._at = place
+
     def text(self) -> str:
         try:
             return self.raw(self.number()).decode("utf-8", "surrogatepass")

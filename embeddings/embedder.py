@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from embeddings.allocator import give_back
 from embeddings.backbones import BackboneError, BackboneSpec, build_backbone
+from embeddings.batch_time import BatchTime
 from embeddings.engines import CpuEngine, CudaEngine, Dtype, Engine
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,13 @@ class Embedder:
         self._wanted_dtype = dtype
         self._threads = threads
         self._change = threading.Lock()
+        self._times: list[tuple[Literal["cpu", "cuda"], BatchTime]] = []
         self._engine = self._start(device)
         # What capturing the network and trying both dtypes took, some 300 MB, is needed by nothing that comes.
         give_back()
         self.dimensions = int(self._run(np.zeros((1, spec.input_size, spec.input_size, 3), np.uint8)).shape[1])
+        self._engine.time = BatchTime()  # the first batches are slow, and nobody's
+        self._times.append((self.device, self._engine.time))
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -72,6 +76,15 @@ class Embedder:
     def dtype(self) -> Dtype:
         """What the network computes in now; embeddings are float32 always."""
         return self._engine.dtype
+
+    def work(self) -> dict[str, tuple[int, int]]:
+        """By device, since the start: batches, and microseconds that they took."""
+        found: dict[str, tuple[int, int]] = {}
+        for device, time in self._times:
+            batches, took_us = found.get(device, (0, 0))
+            more, more_us = time.totals
+            found[device] = batches + more, took_us + more_us
+        return found
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) RGB to (N, D), for any N >= 0. Raises ValueError for another shape or dtype."""
@@ -148,6 +161,7 @@ class Embedder:
                 if self._engine is engine:  # the first of several threads that fail together
                     self._count_fallback(error)
                     self._engine = self._start_cpu()
+                    self._times.append((self.device, self._engine.time))
             return self._engine.run(images)
 
     def _count_fallback(self, error: BaseException) -> None:

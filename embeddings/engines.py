@@ -24,6 +24,7 @@ from torch.nn.functional import cosine_similarity
 
 from embeddings.allocator import keep_freed_memory, share_heaps
 from embeddings.backbones import Backbone, BackboneError
+from embeddings.batch_time import BatchTime
 from embeddings.fusion import fuse
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Engine(Protocol):
     """Runs one network on one device."""
 
     dtype: Dtype
+    time: BatchTime
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) RGB to (N, D), N >= 1."""
@@ -56,6 +58,7 @@ class CpuEngine:
         share_heaps(usable_cores())
         keep_freed_memory()
         self.dtype: Dtype = dtype
+        self.time = BatchTime()
         self._batch_size = batch_size
         self._scale, self._shift = _normalisation(backbone, input_size)
         # Some contrast, the same at every start: the fused network is compared with the plain one on it.
@@ -76,7 +79,7 @@ class CpuEngine:
         self._pool.shutdown()
 
     def _batch(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with self.time.of(1), torch.inference_mode():
             x = torch.from_numpy(_filled(images, self._batch_size))
             # As rows of S * 3 numbers: a broadcast over a last dimension of 3 would run number by number.
             rows = x.reshape(x.shape[0], x.shape[1], -1).to(torch.float32)
@@ -91,6 +94,7 @@ class CudaEngine:
 
     def __init__(self, backbone: Backbone, input_size: int, batch_size: int, dtype: Dtype) -> None:
         self.dtype: Dtype = dtype
+        self.time = BatchTime()
         self._batch_size = batch_size
         self._lock = threading.Lock()
         torch.backends.cudnn.deterministic = True
@@ -106,7 +110,9 @@ class CudaEngine:
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) RGB to (N, D), N >= 1."""
-        with self._lock, torch.inference_mode():
+        batches = -(-len(images) // self._batch_size)
+        # One time for all of them: they overlap, and only the last line waits for the GPU.
+        with self._lock, self.time.of(batches), torch.inference_mode():
             results = []
             for turn, at in enumerate(range(0, len(images), self._batch_size)):
                 part = images[at : at + self._batch_size]

@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 
 from embeddings.headers import ImageError, MediaType, check_png_chunks, read_header
 
-__all__ = ["PREPROCESSING_VERSION", "ImageError", "ImageLimits", "MediaType", "prepare", "prepare_sized", "probe"]
+__all__ = [
+    "PREPROCESSING_VERSION",
+    "ImageError",
+    "ImageLimits",
+    "MediaType",
+    "decode_within",
+    "prepare",
+    "prepare_sized",
+    "probe",
+]
 
 PREPROCESSING_VERSION = 1
 
@@ -87,6 +96,26 @@ def prepare_sized(data: bytes, size: int, limits: ImageLimits = DEFAULT_LIMITS) 
             check_png_chunks(data)
         pixels = _decode_other(data, media_type, width, height)
     return _resize(pixels, size), width, height
+
+
+def decode_within(data: bytes, side: int, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[NDArray[np.uint8], int, int]:
+    """For people rather than networks: (h, w, 3) uint8 RGB, and the original's width and height.
+
+    The longer of h and w is at most ``side``, and their ratio the original's; smaller images stay as they are. Raises
+    ImageError as ``prepare`` does.
+    """
+    media_type, width, height = probe(data, limits)
+    scale = min(1.0, side / max(width, height))
+    wanted = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if media_type == "image/jpeg":
+        pixels = _decode_jpeg(data, max(1, min(wanted)), width, height)
+    else:
+        if media_type == "image/png":
+            check_png_chunks(data)
+        pixels = _decode_other(data, media_type, width, height)
+    if (pixels.shape[1], pixels.shape[0]) != wanted:
+        pixels = np.asarray(cv2.resize(pixels, wanted, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return pixels, width, height
 
 
 def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

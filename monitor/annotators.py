@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from detectors.quality.agreement import Shared, agreement, disagreements, overall_kappa
@@ -16,8 +15,8 @@ from monitor.errors import BadRecord
 from monitor.judgements import from_payload
 from monitor.judging import image_size, judge
 from monitor.kept_masks import KeptMasks
+from monitor.label_rows import raw_of
 from monitor.records import Instance, Label, Limits, decode
-from monitor.sources.protocol import Partition, RawRecord
 from monitor.store.store import Store
 from monitor.store.values import LabelRow
 
@@ -52,10 +51,8 @@ def _decoded(rows: Sequence[LabelRow], limits: Limits) -> dict[str, Label]:
     """By annotator; a label of one version counts only where there is none of all."""
     found: dict[str, Label] = {}
     for row in sorted(rows, key=lambda row: bool(row.model)):
-        raw = RawRecord(Partition(row.cluster, row.topic, row.topic, row.number), row.offset, row.value, None, (), None)
-        headers = [(name, value) for name, value in msgspec.msgpack.decode(row.headers)]
         try:
-            record = decode(raw._replace(headers=headers), limits)
+            record = decode(raw_of(row), limits)
         except BadRecord:
             continue  # its dead letter has said why
         if isinstance(record, Label):

@@ -7,12 +7,15 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from monitor.delivering import deliver
 from monitor.errors import SettingsError
 from monitor.evaluate import Evaluator
 from monitor.live_settings import LiveSettings
+from monitor.receivers.files import load_receivers
 from monitor.relay import relay
 from monitor.settings import Settings
 from monitor.sinks.files import FileSink
@@ -57,7 +60,9 @@ def run(settings: Settings, role: Role, load: Callable[[], Settings] | None = No
     workers = Workers()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: workers.stop.set())
-    store = Store.open(settings, write=role != "web")
+    # Claims of the relabel queue come over the web. SQLite has one writing process, and that may be another one.
+    several_write = settings.store.url.startswith("postgres")
+    store = Store.open(settings, write=role != "web" or several_write)
     collect_seldom()
     try:
         with setup_tracing(settings.log):
@@ -84,7 +89,12 @@ def _run_roles(
         workers.start("ingest", lambda: _ingest_kafka(store, settings, workers.stop))
     if role in ("evaluate", "all"):
         workers.start("evaluate", lambda: Evaluator(store, settings).run(workers.stop))
+    receivers = load_receivers(settings.actions.receivers_file)
     if role != "web":
+        store.deliveries.register([one.name for one in receivers])
+        for one in receivers:
+            work = partial(deliver, store, one, settings.kafka.actions_topic, workers.stop)
+            workers.start(f"deliver-{one.name}", work)
         workers.start("relay", lambda: relay(store, lambda: make_sink(settings), workers.stop))
     if role in ("web", "all"):
         live = LiveSettings(settings, load or (lambda: settings), [lambda new: setup_logging(new.log)])
@@ -118,14 +128,36 @@ def _serve(
     store: Store, settings: LiveSettings, stop: threading.Event, roles: Callable[[], Mapping[str, bool]]
 ) -> None:
     # Imported here, so that a worker without pages does not load the web framework.
+    from dashboards.detail_pages import detail_pages
+    from dashboards.page_data import PageData
     from dashboards.pages import pages
+    from dashboards.runbook_pages import runbook_pages
+    from monitor.annotation_intake import CvatPulls
     from monitor.http_server import serve
+    from monitor.images import open_images
     from monitor.web import create_app
+    from monitor.web_alerts import alerts_router
+    from monitor.web_canary import CanaryState, canary_router
+    from monitor.web_labels import labels_router
+    from monitor.web_relabel import relabel_router
     from monitor.web_state import StoreState
 
     web = settings.current.web
     state = StoreState(store, settings, roles)
-    server = serve(create_app(state, web.host, [pages(state)]), web.host, web.port)
+    canaries = CanaryState(store, settings)
+    routers = [
+        pages(state),
+        detail_pages(PageData.of(store, settings, open_images(settings.current)), canaries),
+        runbook_pages(),
+        canary_router(canaries),
+        relabel_router(store, settings),
+        alerts_router(store, settings),
+    ]
+    pulls = CvatPulls(store, settings)
+    routers.append(labels_router(store, settings, pulls))
+    threading.Thread(target=pulls.run, args=(stop,), name="cvat", daemon=True).start()
+    tls = (web.tls_certificate, web.tls_key) if web.tls_certificate else None
+    server = serve(create_app(state, web.host, routers), web.host, web.port, tls)
     log.info("serving", extra={"address": server.address})
     try:
         while server.running and not stop.wait(0.5):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from detectors.quality.confusion import ClassTable
@@ -15,10 +17,15 @@ from embeddings.embedder import Embedder
 from embeddings.images import ImageLimits
 from monitor.baseline import BackboneRef, Baseline, Dtype
 from monitor.classes import Classes
+from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BaselineError
 from monitor.extract import Extractor
+from monitor.images.keeping import ImageKeeper
+from monitor.s3 import s3_reader
 from monitor.settings import Settings
+from monitor.store.baselines import newest_by_model
 from monitor.store.store import Store
+from monitor.tallies import BACKBONE_FALLBACKS, EMBEDDING_BATCHES, EMBEDDING_US, TallyKey
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +100,16 @@ class Embedders:
     @property
     def fallbacks(self) -> int:
         """How often a GPU was wanted and the CPU was taken."""
-        return sum(embedder.fallbacks for embedder in self._made.values())
+        return sum(embedder.fallbacks for embedder in dict.fromkeys(self._made.values()))
+
+    def work(self) -> Counter[TallyKey]:
+        """Fallbacks, batches and their time since the start, as tallies."""
+        done = Counter({TallyKey(BACKBONE_FALLBACKS, "", "", "", 0): self.fallbacks})
+        for embedder in dict.fromkeys(self._made.values()):  # one may be known under two dtypes
+            for device, (batches, took_us) in embedder.work().items():
+                done[TallyKey(EMBEDDING_BATCHES, "", "", device, 0)] += batches
+                done[TallyKey(EMBEDDING_US, "", "", device, 0)] += took_us
+        return done
 
 
 class BaselineBook:
@@ -106,9 +122,13 @@ class BaselineBook:
         embedders: Embedders,
         pool: Executor,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        keeper: ImageKeeper | None = None,
     ) -> None:
         self._store = store
         self._embedders = embedders
+        self._keeper = keeper
+        self._s3 = s3_reader(settings)
         self._pool = pool
         self._limits = ImageLimits(settings.images.max_pixels, settings.images.max_bytes)
         self._uri_prefixes = settings.images.uri_prefixes
@@ -134,13 +154,10 @@ class BaselineBook:
         return route
 
     def _refresh(self) -> None:
-        active: dict[tuple[str, str], str] = {}
-        newest: dict[str, tuple[int, str]] = {}
-        for (model, version), entry in self._store.active_baselines().items():
-            active[model, version] = entry.meta.id
-            newest[model] = max(newest.get(model, (-1, "")), (entry.activated_us, entry.meta.id))
+        entries = self._store.active_baselines()
+        active = {version: entry.meta.id for version, entry in entries.items()}
+        names = {model: entry.meta.id for model, entry in newest_by_model(entries).items()}
         self._read_at = self._clock()
-        names = {model: entry[1] for model, entry in newest.items()}
         if (active, names) != (self._active, self._newest):
             self._routes.clear()
         self._active, self._newest = active, names
@@ -158,13 +175,17 @@ class BaselineBook:
             # A version without a baseline takes its classes from the name's newest active one, and is never scored.
             classes = self._load(self._newest[model]).classes
             log.debug("%s version %s has no active baseline: counted, not scored", model, version)
-            extractor = Extractor(None, None, self._pool, self._limits, self._uri_prefixes, _table(classes))
+            extractor = self._extractor(None, None, classes)
             return Route(None, "", classes, extractor)
         baseline = self._load(baseline_id)
         embedder = self._embedders.of_baseline(baseline.backbone) if baseline.backbone else None
-        table = _table(baseline.classes)
-        extractor = Extractor(baseline.plan, embedder, self._pool, self._limits, self._uri_prefixes, table)
+        extractor = self._extractor(baseline.plan, embedder, baseline.classes)
         return Route(baseline, baseline_id, baseline.classes, extractor)
+
+    def _extractor(self, plan: EmbeddingPlan | None, embedder: Embedder | None, classes: Classes) -> Extractor:
+        keep = None if self._keeper is None else partial(self._keeper.keep, classes=classes)
+        table = _table(classes)
+        return Extractor(plan, embedder, self._pool, self._limits, self._uri_prefixes, table, s3=self._s3, keep=keep)
 
 
 def _table(classes: Classes) -> ClassTable | None:

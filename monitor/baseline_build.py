@@ -46,6 +46,7 @@ from monitor.kept_masks import keep
 from monitor.mask_shapes import shapes_of
 from monitor.records import Label, Limits, Prediction, decode_chunk
 from monitor.reference import LabelledRecord, Labels, Reference, make_reference
+from monitor.s3 import s3_reader
 from monitor.settings import Settings
 from monitor.sources.protocol import RawRecord, Source
 
@@ -353,7 +354,8 @@ class _FirstPass:
                 self.plan = EmbeddingPlan(embedder.identity, embedder.dimensions, embedder.spec.input_size)
             images = self._settings.images
             limits = ImageLimits(images.max_pixels, images.max_bytes)
-            self._extractor = Extractor(self.plan, embedder, pool, limits, images.uri_prefixes)
+            s3 = s3_reader(self._settings)
+            self._extractor = Extractor(self.plan, embedder, pool, limits, images.uri_prefixes, s3=s3)
         return self._extractor
 
     def _bad(self, raw: RawRecord, bad: BadRecord) -> None:

@@ -11,7 +11,20 @@ from typing import NoReturn
 
 import click
 
-from monitor.commands import baselines, labels, rules, service, views
+from monitor.commands import (
+    actions,
+    baselines,
+    canary,
+    dashboards,
+    labels,
+    privacy,
+    relabel,
+    rules,
+    service,
+    slo,
+    trace,
+    views,
+)
 from monitor.commands.common import State
 from monitor.errors import InputError, SegwatchError
 from monitor.version import __version__
@@ -42,8 +55,16 @@ for _command in (
     views.quality,
     views.report,
     labels.labels,
-    labels.relabel,
+    relabel.relabel,
+    actions.actions,
+    canary.canary,
     rules.rules,
+    dashboards.dashboards,
+    slo.slo,
+    trace.trace,
+    trace.model_card,
+    privacy.purge,
+    privacy.audit,
     baselines.backbone,
 ):
     cli.add_command(_command)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.active_learning import sketches
 from detectors.signals.class_mix import OTHER
 from monitor.classes import Classes
 from monitor.instances import Instances
@@ -28,6 +29,7 @@ from monitor.tallies import (
     CONFIDENCE_BUCKETS,
     CONFIDENCE_SUM_MICRO,
     COST_NANO_USD,
+    INFERENCE_STATUS,
     LAST_EVENT_US,
     LATENCY_BUCKET,
     LATENCY_BUCKETS,
@@ -106,9 +108,15 @@ class Counted:
                 raw.partition.number,
                 raw.offset,
                 masks,
+                sketch,
             )
-            for raw, prediction, confidence, masks in zip(
-                self.raws, self.predictions, self.instances.mean_scores(), self.masks, strict=True
+            for raw, prediction, confidence, masks, sketch in zip(
+                self.raws,
+                self.predictions,
+                self.instances.mean_scores(),
+                self.masks,
+                sketches(self.components),
+                strict=True,
             )
         ]
 
@@ -170,6 +178,8 @@ def tally_counted(tallies: Counter[TallyKey], counted: Counted) -> None:
     for outcome, count in (("ok", succeeded), ("failed", len(counted) - succeeded)):
         if count:
             add(RECORDS, outcome, 0, count)
+    for status, count in Counter([prediction.status for prediction in predictions]).items():
+        add(INFERENCE_STATUS, status, 0, count)
     last = TallyKey(LAST_EVENT_US, model, version, "", 0)
     tallies[last] = max(tallies[last], *(prediction.event_time_us for prediction in predictions))
     latencies = [each.latency_seconds for each in predictions if each.latency_seconds is not None]

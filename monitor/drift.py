@@ -271,6 +271,19 @@ def with_early(scored: ScoredWindow, store: Store) -> ScoredWindow:
     return replace(scored, early=msgspec.json.decode(found[0].payload)) if found else scored
 
 
+def with_evidence(
+    scored: ScoredWindow,
+    panes: Sequence[StoredPane],
+    store: Store,
+    baseline: Baseline | None,
+    drift: DriftSettings,
+    windows: WindowSettings,
+) -> ScoredWindow:
+    """The same verdict, with all that the store tells beside it of the window, made of these panes."""
+    scored = with_rolling(scored, panes, store, baseline, drift, windows)
+    return with_early(with_slices(with_labels(scored, store, baseline), store, baseline), store)
+
+
 def drift_windows(
     store: Store,
     settings: WindowSettings,
@@ -315,8 +328,7 @@ def drift_windows(
                 share = alpha_per_window(window.length_us, drift, settings, slice_key, known_slices)
             scored = score_panes(members, window, baseline, share)
             if scored is not None:
-                scored = with_rolling(scored, members, store, baseline, drift, settings)
-                result.append(with_early(with_slices(with_labels(scored, store, baseline), store, baseline), store))
+                result.append(with_evidence(scored, members, store, baseline, drift, settings))
     return result
 
 

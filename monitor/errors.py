@@ -4,7 +4,9 @@ SegwatchError                 one clear line for the user
 |-- InputError                bad input or settings: exit code 2
 |   |-- SettingsError         names the setting
 |   |-- BadRecord             names the reason; the record goes to the dead letters
-|   `-- BaselineError         names the model and version
+|   |-- BaselineError         names the model and version
+|   |-- LeaseRefused          names the sample whose lease is another's, or has ended
+|   `-- UnknownSample         names an input of which no record is stored
 |-- CheckFailed               a check said no: exit code 1
 `-- StoreError                the database refused
     |-- WriterExists          another process already writes this SQLite store
@@ -42,6 +44,14 @@ class BadRecord(InputError):
 
 class BaselineError(InputError):
     """A baseline is missing, damaged, or does not fit the records."""
+
+
+class LeaseRefused(InputError):
+    """A sample of the relabel queue is not (any more) leased to whoever says so; nothing was changed."""
+
+
+class UnknownSample(InputError):
+    """No record of this input is stored."""
 
 
 class CheckFailed(SegwatchError):

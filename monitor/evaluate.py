@@ -17,21 +17,23 @@ import msgspec
 
 from alerts.actions import Action, drift_alert
 from detectors.baseline import BaselineStatistic
+from monitor.canary_watch import CanaryWatch
+from monitor.deciding import Retraining
 from monitor.drift import (
     Baselines,
     ScoredWindow,
     alpha_per_window,
     score_panes,
-    with_early,
-    with_labels,
-    with_rolling,
-    with_slices,
+    with_evidence,
 )
 from monitor.early import EarlyDetection
 from monitor.errors import NotLeader, StoreError
+from monitor.images import ImageStoreError, open_images
+from monitor.images.expiry import expire_images
 from monitor.joining import Joining
 from monitor.pane_state import PaneState
 from monitor.quality_now import QualityNow
+from monitor.relabel_fill import RelabelFill, Requested
 from monitor.settings import Settings, WebSettings
 from monitor.sources.files import CLUSTER as FILES
 from monitor.spot_checks import SpotChecks
@@ -74,10 +76,15 @@ class Evaluator:
         self._joining = Joining(store, settings, self._baselines, wall_us)
         self._spot_checks = SpotChecks(store, settings, self._baselines, wall_us)
         self._quality = QualityNow(store, settings, self._baselines, wall_us)
+        page = partial(_link, settings.web)
+        self._relabel = RelabelFill(store, settings, self._baselines, wall_us, self._publish, page)
+        self._canaries = CanaryWatch(store, settings, self._baselines, wall_us, self._publish)
+        self._retraining = Retraining(store, settings, wall_us, self._publish, page)
         self._fed_until_us: int | None = None
         self._seasonal: set[str] = set()
         self._leader: Leader | None = None
         self._expired_at = float("-inf")
+        self._images = open_images(settings)
         self._on_score = on_score
 
     @property
@@ -126,6 +133,8 @@ class Evaluator:
             assert self._leader is not None
             expired = self._leader.expire(before_us)
             self._leader.forget_masks(self._wall_us() - round(self._settings.quality.keep_masks_days * DAY_US))
+            self._leader.forget_audit(self._wall_us() - round(self._settings.store.audit_days * DAY_US))
+            self._expire_images()
             if expired.panes or expired.samples:
                 log.info(
                     "retention: deleted what is older than %s: %d panes, %d verdicts, %d identities of records;"
@@ -137,10 +146,20 @@ class Evaluator:
                 )
         return scored
 
+    def _expire_images(self) -> None:
+        try:
+            gone = expire_images(self._images, self._settings.samples, self._wall_us())
+        except ImageStoreError as error:
+            log.warning("images are not expired: %s", error)
+            return
+        if gone:
+            log.info("retention: deleted %d images", gone)
+
     @property
-    def judged(self) -> tuple[int, int]:
-        """Records judged by their labels since this evaluator was made, and labels that came too late for it."""
-        return self._joining.judged, self._joining.unjoinable
+    def judged(self) -> tuple[int, int, int]:
+        """Since this evaluator was made: records judged by their labels, labels that came too late for it, and
+        corrections that did."""
+        return self._joining.judged, self._joining.unjoinable, self._joining.uncorrectable
 
     def settle(self) -> int:
         """After files were read: close all windows, or, in a store that Kafka fills, those its watermark has passed."""
@@ -185,7 +204,13 @@ class Evaluator:
             self._spot_checks.step(leader, watermark_us)
         with span("estimate quality"):
             self._quality.step(leader, watermark_us, self._joining.changed)
-            self._joining.changed.clear()
+        with span("fill the relabel queue"):
+            self._relabel.step(leader, watermark_us, self._joining.changed)
+        with span("judge canaries"):
+            self._canaries.step(leader, watermark_us, self._joining.changed)
+        with span("decide on retraining"):
+            self._retraining.step(leader, watermark_us, self._joining.changed)
+        self._joining.changed.clear()
         return scored
 
     def _feed(self, leader: Leader, watermark_us: int) -> bool:
@@ -238,16 +263,18 @@ class Evaluator:
         scored = score_panes(panes, window, baseline, alpha)
         if scored is None:  # retention took the panes
             scored = ScoredWindow(due.model, due.version, due.slice, window, due.baseline_id, 0, 0, None)
-        scored = with_rolling(scored, panes, self._store, baseline, self._settings.drift, self._settings.windows)
-        scored = with_labels(with_slices(scored, self._store, baseline), self._store, baseline)
-        scored = with_early(scored, self._store)
+        scored = with_evidence(scored, panes, self._store, baseline, self._settings.drift, self._settings.windows)
         row = ScoreRow(
             records=scored.records,
             alarm=scored.score.alarm if scored.score else None,
             payload=msgspec.json.encode(scored.to_json()),
             scored_at_us=self._wall_us(),
         )
-        revision = leader.record_score(due, row, self._actions(scored))
+        messages = self._actions(scored)
+        asked = self._relabel.of_window(scored) if messages else Requested()
+        if asked.action is not None:
+            messages = [*messages, self._publish(asked.action)]
+        revision = leader.record_score(due, row, messages, asked.rows)
         if revision is not None and self._on_score is not None:
             self._on_score(scored)
 
@@ -256,7 +283,10 @@ class Evaluator:
             return ()
         page = _link(self._settings.web, scored.model, scored.version, to_text(scored.window.start_us))
         action = drift_alert(scored.to_json(), page)
-        return () if action is None else (to_message(action, self._settings.kafka.actions_topic, self._wall_us()),)
+        return () if action is None else (self._publish(action),)
+
+    def _publish(self, action: Action) -> OutboxMessage:
+        return to_message(action, self._settings.kafka.actions_topic, self._wall_us())
 
     def _whole_alarms(self, scored: ScoredWindow) -> bool:
         """Whether all records of the window alarm: its slices are then evidence, not alarms of their own.
@@ -301,6 +331,6 @@ def to_message(action: Action, topic: str, now_us: int) -> OutboxMessage:
         id=action.id,
         topic=topic,
         key=action.subject.encode(),
-        value=msgspec.json.encode({"type": action.type, "id": action.id, **action.data}),
+        value=msgspec.json.encode({"type": action.type, "id": action.id, "time": to_text(now_us), **action.data}),
         headers=tuple((name, value.encode()) for name, value in headers.items()),
     )

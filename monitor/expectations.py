@@ -6,7 +6,9 @@ that no label speaks for itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from detectors.quality.semantic_expectation import SemanticExpectation
 from monitor.quality_evidence import Evidence
 
 FOLDS = 5
+AT_ONCE = 1000
+"""Records whose counts are stacked: some megabytes of them."""
 FEWEST = 10
 """Judged records below which nothing is learnt from them."""
 
@@ -45,33 +49,56 @@ class CrossFitted:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibrated:
     """A calibration learnt from judged records of one kind, lists or maps."""
 
-    def __init__(self, evidence: Evidence, chosen: NDArray[np.bool_], frequencies: Floats) -> None:
-        """``chosen``: (N,) records of ``evidence`` to learn from; ``frequencies``: (C,) of the classes."""
-        weights = 1 / (evidence.probability * evidence.sampling)
-        self._maps: SemanticExpectation | None = None
-        self._lists: InstanceExpectation | None = None
-        if evidence.maps:
-            used = [(share * weights[row], one) for row, share, one in evidence.maps if chosen[row]]
-            self._maps = SemanticExpectation.fit(
-                [one for _, one in used], frequencies, np.array([weight for weight, _ in used])
-            )
-        else:
-            given = [(share * weights[row], one) for row, share, one in evidence.instances if chosen[row]]
-            if given:
-                judged = JudgedRecords.of([one for _, one in given])
-                self._lists = InstanceExpectation.fit(judged, np.array([weight for weight, _ in given]))
-            else:
-                self._lists = InstanceExpectation.unlabelled(len(frequencies))
+    learnt: SemanticExpectation | InstanceExpectation
 
     def of(self, sums: ExpectedSums) -> tuple[Floats, Floats]:
         """Expected intersections and unions (C,) of the records in ``sums``."""
-        if self._maps is not None:
-            return self._maps.expected(sums.pixels)
-        assert self._lists is not None
-        return self._lists.expected(sums.area, sums.instance_records)
+        if isinstance(self.learnt, SemanticExpectation):
+            return self.learnt.expected(sums.pixels)
+        return self.learnt.expected(sums.area, sums.instance_records)
+
+    def of_each(self, sums: Sequence[ExpectedSums]) -> tuple[Floats, Floats]:
+        """The same (n, C) of records one by one."""
+        numerator, denominator = (np.zeros((len(sums), self.learnt.classes)) for _ in range(2))
+        for start in range(0, len(sums), AT_ONCE):
+            some = sums[start : start + AT_ONCE]
+            place = slice(start, start + len(some))
+            if isinstance(self.learnt, SemanticExpectation):
+                found = self.learnt.expected(np.stack([one.pixels for one in some]))
+            else:
+                records = np.array([one.instance_records for one in some])
+                found = self.learnt.expected(np.stack([one.area for one in some]), records)
+            numerator[place], denominator[place] = found
+        return numerator, denominator
+
+
+class Calibrations:
+    """What the judged records of a window teach, or some of them."""
+
+    def __init__(self, evidence: Evidence, frequencies: Floats) -> None:
+        """``frequencies``: (C,) of the classes."""
+        judgements = evidence.maps or evidence.instances
+        self._frequencies = frequencies
+        self._rows = np.array([row for row, *_ in judgements], np.int64)
+        self._weights = evidence.weights[self._rows] * [share for _, share, _ in judgements]
+        self._maps = [one for *_, one in evidence.maps]
+        lists = [] if evidence.maps else [one for *_, one in evidence.instances]
+        self._lists = JudgedRecords.of(lists) if lists else None
+
+    def learn(self, chosen: NDArray[np.bool_]) -> Calibrated:
+        """``chosen``: (N,) records to learn from."""
+        used = chosen[self._rows]
+        weights = self._weights[used]
+        if self._maps:
+            maps = list(compress(self._maps, used.tolist()))
+            return Calibrated(SemanticExpectation.fit(maps, self._frequencies, weights))
+        if self._lists is None:
+            return Calibrated(InstanceExpectation.unlabelled(len(self._frequencies)))
+        return Calibrated(InstanceExpectation.fit(self._lists.where(used), weights))
 
 
 def frequencies_of(sums: ExpectedSums) -> Floats:
@@ -92,6 +119,19 @@ def counted_records(evidence: Evidence, sums: ExpectedSums) -> int:
     return sums.semantic_records if evidence.maps else sums.instance_records
 
 
+def in_folds(evidence: Evidence, rows: NDArray[np.int64], frequencies: Floats) -> list[tuple[Calibrated, list[int]]]:
+    """For each part of the records ``rows`` (n,) a calibration learnt from the others, and its places in ``rows``.
+
+    Parts are made of whole sequences. Empty where there would be one part alone.
+    """
+    fold = evidence.clusters % min(FOLDS, len(np.unique(evidence.clusters)))
+    numbers = np.unique(fold[rows]).tolist()
+    if len(numbers) < 2:
+        return []
+    whole = Calibrations(evidence, frequencies)
+    return [(whole.learn(fold != number), np.flatnonzero(fold[rows] == number).tolist()) for number in numbers]
+
+
 def cross_fitted(evidence: Evidence, sums: ExpectedSums, records: int) -> CrossFitted | None:
     """What is expected of the judged records and, by the same calibration, of the window's on average.
 
@@ -105,17 +145,11 @@ def cross_fitted(evidence: Evidence, sums: ExpectedSums, records: int) -> CrossF
         return None
     if len(np.unique(evidence.sampling)) > 1:
         return None  # the window's sums are not weighed by it
-    fold = evidence.clusters % min(FOLDS, len(np.unique(evidence.clusters)))
     shape = (len(rows), sums.classes)
     numerator, denominator, middle, centre = (np.zeros(shape) for _ in range(4))
-    frequencies = frequencies_of(sums)
-    for number in np.unique(fold[rows]).tolist():
-        outside = fold != number
-        if not outside[rows].any():
-            return None
-        calibrated = Calibrated(evidence, outside, frequencies)
+    parts = in_folds(evidence, rows, frequencies_of(sums))
+    for calibrated, places in parts:
         expected, size = calibrated.of(sums)
-        for place in np.flatnonzero(~outside[rows]).tolist():
-            numerator[place], denominator[place] = calibrated.of(known[place])
-            middle[place], centre[place] = expected / records, size / records
-    return CrossFitted(rows, numerator, denominator, middle, centre)
+        numerator[places], denominator[places] = calibrated.of_each([known[place] for place in places])
+        middle[places], centre[places] = expected / records, size / records
+    return CrossFitted(rows, numerator, denominator, middle, centre) if parts else None

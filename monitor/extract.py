@@ -6,7 +6,7 @@ that turns out to be bad on the way becomes a BadRecord in its place, and the ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
@@ -23,8 +23,12 @@ from monitor.classes import Classes
 from monitor.embedding_plan import EmbeddingPlan
 from monitor.errors import BadRecord
 from monitor.instances import Instances, instances_of
-from monitor.records import Prediction, decode_semantic, fetch_image, semantic_summary
+from monitor.records import Prediction, check_map_size, decode_semantic, fetch_image, semantic_summary
+from monitor.records.uris import S3Client
 from monitor.sureness import map_sureness
+
+Keep = Callable[[Prediction, Callable[[], bytes]], None]
+"""Takes a record and what gives its image."""
 
 UNUSED_SIZE = 64
 """Side to which images are prepared that no backbone will see: what counts is whether they can be decoded."""
@@ -83,8 +87,14 @@ class Extractor:
         limits: ImageLimits,
         uri_prefixes: Sequence[str],
         table: ClassTable | None = None,
+        *,
+        s3: S3Client | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        """``keep`` is offered the image of each record that is good, as far as one record can tell."""
         self.plan = plan
+        self._s3 = s3
+        self._keep = keep
         self._table = table
         self._embedder = embedder
         self._pool = pool
@@ -93,7 +103,7 @@ class Extractor:
 
     def submit(self, prediction: Prediction) -> Future[Prepared | BadRecord] | Prepared | BadRecord:
         """Start preparing; what needs no decoding is done at once, since a thread would cost more than it saves."""
-        if prediction.semantic is None and prediction.embedding is not None:
+        if prediction.semantic is None and prediction.embedding is not None and not self._offers(prediction):
             return self._prepare(prediction)
         return self._pool.submit(self._prepare, prediction)
 
@@ -114,15 +124,16 @@ class Extractor:
             if prediction.embedding is not None:
                 given = self._check_given(prediction.embedding)
                 sureness = self._sureness(maps, (0, 0))
+                if self._keep is not None and self._offers(prediction):
+                    self._keep(prediction, lambda: self._data(prediction))
                 return Prepared(None, given, names, scores, shares, confidence, sureness=sureness)
-            pixels, statistics, size = self._image(prediction)
-            if prediction.semantic is not None and (indices.shape[0] > size[0] or indices.shape[1] > size[1]):
-                raise BadRecord(
-                    "bad_semantic",
-                    f"semantic.classes_png is {indices.shape[0]} x {indices.shape[1]}, larger than the image's"
-                    f" {size[0]} x {size[1]}",
-                )
+            data = self._data(prediction)
+            pixels, statistics, size = self._image(data)
+            if prediction.semantic is not None:
+                check_map_size(indices.shape, size)
             sureness = self._sureness(maps, size)
+            if self._keep is not None:
+                self._keep(prediction, lambda: data)
             return Prepared(pixels, None, names, scores, shares, confidence, statistics, size, sureness)
         except ImageError as error:
             return BadRecord(error.reason, error.detail)
@@ -143,19 +154,23 @@ class Extractor:
             )
         return embedding
 
-    def _image(self, prediction: Prediction) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None, tuple[int, int]]:
+    def _offers(self, prediction: Prediction) -> bool:
+        """Whether there is an image beside the embedding, and somebody who may want it."""
+        return self._keep is not None and prediction.image is not None
+
+    def _data(self, prediction: Prediction) -> bytes:
         image = prediction.image
         if image is None:  # the decoder lets no such record through
             raise BadRecord("missing_field", "neither image nor embedding")
-        if self.plan is not None and self.plan.given:
+        if self.plan is not None and self.plan.given and prediction.embedding is None:
             raise BadRecord(
                 "embedding_mismatch", "the baseline takes embeddings that records bring; this one has only an image"
             )
-        data = (
-            image.data
-            if image.data is not None
-            else fetch_image(image.uri or "", self._uri_prefixes, self._limits.max_bytes)
-        )
+        if image.data is not None:
+            return image.data
+        return fetch_image(image.uri or "", self._uri_prefixes, self._limits.max_bytes, s3=self._s3)
+
+    def _image(self, data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None, tuple[int, int]]:
         size = self.plan.input_size if self.plan else UNUSED_SIZE
         pixels, width, height = prepare_sized(data, size, self._limits)
         statistics = image_statistics(pixels, width, height) if self.plan else None

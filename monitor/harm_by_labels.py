@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from detectors.harm import Harm
 from detectors.quality.contrast import dropped
-from detectors.quality.ratio import RatioSample
-from monitor.quality_evidence import evidence_of
+from monitor.quality_evidence import evidence_of, in_slice
 from monitor.reference import Reference
 from monitor.store.values import JudgedRow
 
@@ -25,27 +23,17 @@ def harm_by_labels(rows: Sequence[JudgedRow], records: int, reference: Reference
     lost much; None where labels cannot tell. ``rows``: judged records of the window."""
     if reference is None or not rows:
         return None
-    key, _, value = slice_key.partition("=")
-    own = [row for row in rows if not slice_key or msgspec.json.decode(row.slices).get(key) == value]
-    evidence = evidence_of(own, records)
+    evidence = evidence_of([row for row in rows if in_slice(row, slice_key)], records, ("iou",))
     sums = evidence.metrics.get("iou")
     if sums is None:
         return None
-    # Only the proportions matter, and weights are 1 or more.
-    sampled = 1 / evidence.sampling[sums.rows]
-    sampled /= sampled.max()
     found, upper = False, []
     seen = [column for column in range(len(evidence.classes)) if sums.denominator[:, column].any()]
     for column in seen:
         known = reference.of(evidence.classes[column])
         if known is None or known.point is None:
             continue
-        sample = RatioSample.of(
-            sums.numerator[:, column] * sampled,
-            sums.denominator[:, column] * sampled,
-            1 / evidence.probability[sums.rows],
-            evidence.clusters[sums.rows],
-        )
+        sample = evidence.column(sums, column)
         contrast = dropped(sample, known.estimate(), max(records, len(sample)), alpha=ALPHA / len(seen), level=0.9)
         found = found or contrast.found
         upper.append(np.inf if contrast.upper is None else contrast.upper)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ class HttpServer:
 
     host: str
     port: int
+    scheme: str
     _server: uvicorn.Server
     _thread: threading.Thread
 
     @property
     def address(self) -> str:
         """What a person opens: ``http://127.0.0.1:8600``."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{name}:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -41,8 +44,15 @@ class HttpServer:
         self._thread.join(STOP_S + 5)
 
 
-def serve(app: ASGIApp, host: str, port: int) -> HttpServer:
-    """Start serving; returns when requests are taken. Raises SettingsError where the address cannot be had."""
+def serve(app: ASGIApp, host: str, port: int, tls: tuple[str, str] | None = None) -> HttpServer:
+    """Start serving; returns when requests are taken.
+
+    ``tls``: files of the certificate and its key, PEM; None for plain HTTP. Raises SettingsError where the address
+    cannot be had, or the files cannot be used.
+    """
+    certificate, key = tls or (None, None)
+    if certificate is not None:
+        _check_certificate(certificate, key)
     bound = _bind(host, port)
     config = uvicorn.Config(
         app,
@@ -56,6 +66,8 @@ def serve(app: ASGIApp, host: str, port: int) -> HttpServer:
         date_header=True,
         timeout_graceful_shutdown=STOP_S,
         limit_concurrency=256,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     server = uvicorn.Server(config)
 
@@ -69,7 +81,14 @@ def serve(app: ASGIApp, host: str, port: int) -> HttpServer:
         thread.join(0.01)
     if not server.started:
         raise SettingsError(f"web.host, web.port: the server on {host}:{port} did not start")
-    return HttpServer(host, bound.getsockname()[1], server, thread)
+    return HttpServer(host, bound.getsockname()[1], "https" if certificate else "http", server, thread)
+
+
+def _check_certificate(certificate: str, key: str | None) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"web.tls_certificate, web.tls_key: {error}") from None
 
 
 def _bind(host: str, port: int) -> socket.socket:

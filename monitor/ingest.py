@@ -33,16 +33,19 @@ from monitor.contributions import Counted, pane_deltas, tally_counted, tally_out
 from monitor.dead_letters import dead_letter
 from monitor.errors import BadRecord, PartitionLost, StoreError
 from monitor.extract import UNUSED_SIZE, Prepared, images_at_once, instances_in
+from monitor.images import open_images
+from monitor.images.keeping import ImageKeeper
 from monitor.kept_masks import keep
 from monitor.label_rows import label_row
 from monitor.records import Label, Limits, Model, Prediction, decode_chunk
+from monitor.redact import KEY, Redaction
 from monitor.settings import Settings
 from monitor.sources.protocol import Gap, Partition, Polled, Progress, RawRecord, Source
 from monitor.store.store import Store
 from monitor.store.transaction import Transaction
-from monitor.store.values import Advance, OutboxMessage
+from monitor.store.values import Advance, LabelRow, OutboxMessage
 from monitor.sureness import Sureness, mask_areas
-from monitor.tallies import BACKBONE_FALLBACKS, DEAD_LETTER, DROPPED, LABELS, RECORDS, TallyKey
+from monitor.tallies import DEAD_LETTER, DROPPED, LABELS, RECORDS, TallyKey
 from monitor.telemetry import consume_span, span
 from monitor.windows import SECOND_US, is_late
 
@@ -130,7 +133,11 @@ class Ingest:
         self._keeps = settings.quality.keep_masks_days > 0
         self._slice = tuple(slice_key.split("=", 1)) if slice_key else None
         self._pool = ThreadPoolExecutor(settings.embedding.decode_threads, thread_name_prefix="prepare")
-        self._book = BaselineBook(store, settings, embedders, self._pool)
+        self._redaction = Redaction(settings.redact, store.key(KEY) if settings.redact.drop_fields else b"")
+        self._keeper: ImageKeeper | None = None
+        if settings.samples.keep_images_days and settings.samples.share:
+            self._keeper = ImageKeeper(open_images(settings), settings, self._is_purged)
+        self._book = BaselineBook(store, settings, embedders, self._pool, keeper=self._keeper)
         self._limits = Limits.from_settings(settings)
         self._expected: dict[Partition, int | None] = {}
         self._max_event_us: dict[Partition, int] = {}
@@ -144,7 +151,7 @@ class Ingest:
         self._failure: BaseException | None = None
         self._stop = threading.Event()
         self._embedders = embedders
-        self._fallbacks_told = 0
+        self._work_told = embedders.work()  # what others did with them is not this one's to tell
         self.counts = IngestCounts()
 
     # -- what the source asks ------------------------------------------------------------------------------------
@@ -297,6 +304,8 @@ class Ingest:
                 chunk.items.pop()
                 self.counts.skipped += 1
                 continue
+            if self._redaction.active:
+                item.prediction = value = self._redaction.prediction(value)
             event_us = value.event_time_us
             if event_us > self._max_event_us.get(partition, -1):
                 self._max_event_us[partition] = event_us
@@ -436,10 +445,10 @@ class Ingest:
 
     def _commit(self, chunk: Chunk) -> None:
         """Commit, dropping the partitions that were lost, waiting out a database that is away."""
-        fallbacks = self._embedders.fallbacks - self._fallbacks_told
+        work = self._embedders.work() - self._work_told
         while self._failure is None:
             try:
-                outcomes, reasons, labels = self._retrying(lambda: self._transact(chunk, fallbacks))
+                outcomes, reasons, labels = self._retrying(lambda: self._transact(chunk, work))
             except PartitionLost as lost:
                 log.info("%s: somebody else went on with it; its records are left to them", lost)
                 partition = lost.partition
@@ -453,16 +462,31 @@ class Ingest:
                 if isinstance(partition, Partition):
                     self._lost.add(partition)
             else:
-                self._fallbacks_told += fallbacks
+                self._work_told += work
                 self.counts.outcomes.update(outcomes)
                 self.counts.reasons.update(reasons)
                 self.counts.labels.update(labels)
                 self._report_bad(chunk)
                 return
 
-    def _transact(self, chunk: Chunk, fallbacks: int) -> Totals:
+    def _label_row(self, raw: RawRecord, label: Label) -> LabelRow:
+        row = label_row(raw, label)
+        return row._replace(value=self._redaction.label(row.value)) if self._redaction.active else row
+
+    def _is_purged(self, model: str, input_id: str) -> bool:
+        """As of now; what is purged in the meantime is noticed by its transaction."""
+        try:
+            return bool(self._store.purged([(model, input_id)]))
+        except StoreError:
+            return True  # nobody knows: rather no image
+
+    def _transact(self, chunk: Chunk, work: Counter[TallyKey]) -> Totals:
         with span("commit", records=len(chunk.items)), self._store.transaction() as tx:
-            return self._write(tx, chunk, fallbacks)
+            totals = self._write(tx, chunk, work)
+        if self._keeper is not None:
+            for row in tx.purged:
+                self._keeper.forget(row.model, row.version, row.input_id, row.event_time_us)
+        return totals
 
     def _retrying(self, call: Callable[[], T]) -> T:
         """Call again while the database is away; once told to stop, only for a moment: it may stay away for long.
@@ -487,7 +511,7 @@ class Ingest:
                 if item.bad is not None:
                     self._on_bad(item.raw, item.bad)
 
-    def _write(self, tx: Transaction, chunk: Chunk, fallbacks: int) -> Totals:
+    def _write(self, tx: Transaction, chunk: Chunk, work: Counter[TallyKey]) -> Totals:
         # Offsets, identities, labels, panes, tallies: the same order in every worker, so that no two can deadlock.
         tx.advance(*chunk.advances)
         tallies: Counter[TallyKey] = Counter()
@@ -501,7 +525,7 @@ class Ingest:
             for prediction in compress(records.predictions, ~fresh):
                 _tally_item(tallies, prediction, "duplicate")
         told = [item for item in chunk.items if item.label is not None and item.bad is None]
-        for outcome in tx.insert_labels([label_row(item.raw, item.label) for item in told if item.label is not None]):
+        for outcome in tx.insert_labels([self._label_row(item.raw, item.label) for item in told if item.label]):
             tallies[TallyKey(LABELS, "", "", outcome, 0)] += 1
         late = [item for item in chunk.items if item.late and item.bad is None and item.prediction is not None]
         known = tx.known_samples([_identity(item) for item in late])
@@ -514,14 +538,14 @@ class Ingest:
                 model = item.prediction.model if item.prediction is not None and item.route is not None else None
                 tally_outcome(tallies, model.name if model else "", model.version if model else "", "dead_letter")
                 tallies[TallyKey(DEAD_LETTER, "", "", item.bad.reason, 0)] += 1
-                outbox.append(dead_letter(item.raw, item.bad, self._settings.kafka.dead_letter_topic))
+                topic = self._settings.kafka.dead_letter_topic
+                outbox.append(dead_letter(item.raw, item.bad, topic, redacted=self._redaction.active))
         for gap in chunk.gaps:
             tally_outcome(tallies, "", "", "dropped", gap.stop - gap.start)
             tallies[TallyKey(DROPPED, "", "", gap.reason, 0)] += gap.stop - gap.start
         pane_us = self._settings.windows.pane_seconds * SECOND_US
         tx.add_panes(pane_deltas(new, pane_us, self._settings.windows.slice_keys))
-        if fallbacks:
-            tallies[TallyKey(BACKBONE_FALLBACKS, "", "", "", 0)] += fallbacks
+        tallies.update(work)
         tx.add_tallies(tallies)
         tx.add_outbox(outbox)
         return _summary(tallies)

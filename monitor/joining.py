@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from monitor.class_changes import ClassChanges
 from monitor.classes import Classes
 from monitor.dead_letters import dead_letter
 from monitor.drift import Baselines
@@ -22,14 +23,18 @@ from monitor.errors import BadRecord
 from monitor.judgements import Judged, JudgedLabel, Stream, from_payload, to_payload
 from monitor.judging import judge
 from monitor.kept_masks import KeptMasks, kept
+from monitor.label_rows import raw_of
+from monitor.label_tallies import add_agreement, add_delay
 from monitor.records import Label, Limits, decode
 from monitor.settings import Settings
-from monitor.sources.protocol import Partition, RawRecord
 from monitor.spot_counts import add_correction, add_first, verdicts_of
+from monitor.store.baselines import newest_by_model
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import (
+    ActiveBaseline,
     JudgedRow,
+    LabelKey,
     LabelledInputs,
     LabelledSample,
     LabelRow,
@@ -48,8 +53,11 @@ SWEEP_SHARE = 20
 LONGEST_S = 3.0
 """Of one step, so that a large import does not keep windows from being scored."""
 UNJOINABLE = "unjoinable"
+UNCORRECTABLE = "uncorrectable"
+"""A correction of what was judged that comes when it cannot be judged any more: what was said before stays."""
 
-LabelKey = tuple[str, str, str, str]
+Active = Mapping[tuple[str, str], ActiveBaseline]
+"""By model and version."""
 
 
 class Joining:
@@ -70,10 +78,10 @@ class Joining:
         self._clock = clock
         self._limits = Limits.from_settings(settings)
         self._next_sweep = float("-inf")
-        self._classes: dict[tuple[str, str], object] = {}
-        """By (model, version), as this process knows them: what changes before it leads shows as ``left_out``."""
+        self._class_changes = ClassChanges()
         self.judged = 0
         self.unjoinable = 0
+        self.uncorrectable = 0
         self.changed: set[tuple[str, str]] = set()
         """Model versions of which something was said anew; whoever takes note of it clears it."""
 
@@ -82,7 +90,8 @@ class Joining:
 
         ``everything``: go on until nothing is left, as at the end of a replay.
         """
-        self._notice_classes(leader)
+        active = self._store.active_baselines()
+        self._class_changes.notice(leader, active)
         judged, first = 0, self._clock()
         while True:
             began = self._clock()
@@ -94,36 +103,27 @@ class Joining:
                 self._next_sweep = self._clock() + SWEEP_SHARE * (self._clock() - began)
             if not found.inputs and not found.marks:
                 return judged
-            more = self._judge(leader, found)
+            more = self._judge(leader, found, active)
             judged, self.judged = judged + more, self.judged + more
 
-    def _notice_classes(self, leader: Leader) -> None:
-        """Judge again what was judged by other classes than a model version's baseline has now."""
-        for version, entry in self._store.active_baselines().items():
-            classes = entry.meta.meta.get("classes")
-            if self._classes.get(version, classes) != classes:
-                log.info("%s version %s: other classes, its labels are judged again", *version)
-                leader.judge_again(*version)
-            self._classes[version] = classes
-
-    def _judge(self, leader: Leader, found: LabelledInputs) -> int:
+    def _judge(self, leader: Leader, found: LabelledInputs, active: Active) -> int:
         batch = _Batch(found, self._settings, self._wall_us(), self._limits)
-        active = self._store.active_baselines()
-        newest: dict[str, tuple[int, str]] = {}
-        for (model, _), one in active.items():
-            newest[model] = max(newest.get(model, (-1, "")), (one.activated_us, one.meta.id))
+        newest = newest_by_model(active)
+        used: dict[tuple[str, str], ActiveBaseline] = {}
         for name in found.inputs:
             labels = found.labels.get(name, [])
             for sample in found.samples.get(name, []):
                 own = [one for one in labels if one.model in ("", sample.model) and one.version in ("", sample.version)]
-                entry = active.get((sample.model, sample.version))
-                baseline_id = newest.get(sample.model, (0, ""))[1] if entry is None else entry.meta.id
-                if own and baseline_id:
-                    batch.judge(sample, own, self._baselines.of(baseline_id).classes)
+                entry = active.get((sample.model, sample.version), newest.get(sample.model))
+                if own and entry is not None:
+                    used[sample.model, sample.version] = entry
+                    batch.judge(sample, own, self._baselines.of(entry.meta.id).classes)
         batch.refuse_bad()
+        self._class_changes.judged(leader, used)
         leader.record_judged(found.marks, batch.rows, batch.states, batch.tallies, batch.messages)
         self.changed |= {(row.model, row.version) for row in batch.rows}
-        self.unjoinable += batch.tallies_of("unjoinable")
+        self.unjoinable += batch.tallies_of(UNJOINABLE)
+        self.uncorrectable += batch.tallies_of(UNCORRECTABLE)
         return batch.judged
 
 
@@ -148,11 +148,17 @@ class _Batch:
         """Judge one record by its labels, in the order of their annotators."""
         before = self._found.judged.get((sample.input_id, sample.model, sample.version))
         known = None if before is None else from_payload(before.payload)
-        told = {one.annotator for one in known.labels} if known else set()
+        told = {one.annotator: one for one in known.labels} if known else {}
         masks = None if sample.masks is None else kept(sample.masks)
-        judged = []
+        judged, joined = [], set()
         for row in labels:
             one = self._one(sample, row, masks, classes)
+            if self._is_too_late(sample, row, one, told.get(row.annotator)):
+                if known is not None and known.classes == list(classes.names):
+                    one = told[row.annotator]
+                self._set_state(row, "unjoinable")
+                judged.append(one)
+                continue
             judged.append(one)
             fresh = row.annotator not in told and (masks is not None or row.state == "waiting")
             self._set_state(row, "unjoinable" if one.problem == UNJOINABLE else "bad" if one.problem else "judged")
@@ -160,8 +166,18 @@ class _Batch:
                 outcome = one.problem if one.problem in ("", UNJOINABLE) else "bad"
                 key = TallyKey(LABEL_JOINS, sample.model, sample.version, outcome or "joined", 0)
                 self.tallies[key] += 1
+                if not one.problem:
+                    add_delay(self.tallies, sample, row)
+                    joined.add(row.annotator)
         if masks is None:
             return  # the masks are gone: what was said while they were there stays
+        good = {
+            row.annotator: self._decode(row)
+            for row, one in zip(labels, judged, strict=True)
+            if not one.problem and one.annotation_version == row.annotation_version  # else it came too late
+        }
+        made = {name: label for name, label in good.items() if isinstance(label, Label)}
+        add_agreement(self.tallies, sample, masks, made, joined, classes, self._limits.max_pixels)
         stream, probability = self._asked(sample)
         sureness = expected_of(masks, classes, self._limits.max_pixels).to_bytes()
         draft = Judged(list(classes.names), judged, stream, probability, None, sureness)
@@ -184,6 +200,16 @@ class _Batch:
             )
         )
 
+    def _is_too_late(self, sample: LabelledSample, row: LabelRow, one: JudgedLabel, before: JudgedLabel | None) -> bool:
+        """Whether this corrects what was judged, and cannot be judged itself; counted when it comes."""
+        if one.problem != UNJOINABLE or before is None or before.problem == UNJOINABLE:
+            return False
+        if before.annotation_version >= row.annotation_version:
+            return False
+        if row.state == "waiting":
+            self.tallies[TallyKey(LABEL_JOINS, sample.model, sample.version, UNCORRECTABLE, 0)] += 1
+        return True
+
     def _asked(self, sample: LabelledSample) -> tuple[Stream, float | None]:
         """How the input came to be labelled. What one version asked for is labelled for all of them, so that it is no
         random choice for the others either; a draw in which all records had the same chance is one for all."""
@@ -199,13 +225,23 @@ class _Batch:
             missed *= 1 - row.probability
         return "uniform" if any(row.stream == "uniform" for row in rows) else "training", 1 - missed
 
+    def _purpose(self, sample: LabelledSample, row: LabelRow) -> str:
+        """What the label was made for: no spot check, whatever it says, where the input was asked for on suspicion."""
+        suspected = (sample.model, sample.input_id) in self._found.targeted
+        by_itself = row.purpose == "spot_check" and row.selection_probability is None
+        return "relabel" if suspected and by_itself and self._asked(sample)[1] is None else row.purpose
+
     def tallies_of(self, outcome: str) -> int:
-        """Labels whose first judgement ended so."""
+        """Labels that ended so."""
         return sum(count for key, count in self.tallies.items() if (key.series, key.label) == (LABEL_JOINS, outcome))
 
     def _one(self, sample: LabelledSample, row: LabelRow, masks: KeptMasks | None, classes: Classes) -> JudgedLabel:
         outcome = JudgedLabel(
-            row.annotator, row.annotation_version, row.purpose, row.label_time_us, row.selection_probability
+            row.annotator,
+            row.annotation_version,
+            self._purpose(sample, row),
+            row.label_time_us,
+            row.selection_probability,
         )
         join_us = round(self._settings.quality.join_days * DAY_US)
         if masks is None or row.label_time_us - sample.event_time_us > join_us:
@@ -216,46 +252,42 @@ class _Batch:
                 raise label
             verdict = judge(masks, label, classes, self._limits.max_pixels)
         except BadRecord as bad:
-            self._bad[_key(row)] = (row, bad)
+            self._bad[row.key] = (row, bad)
             return msgspec.structs.replace(outcome, problem=bad.reason)
         for name in {one.class_name for one in label.instances or ()} | _seen(verdict.semantic, classes):
             key = TallyKey(LAST_LABEL_US, sample.model, sample.version, name, 0)
             self.tallies[key] = max(self.tallies[key], row.label_time_us)
-        return msgspec.structs.replace(
-            outcome,
-            instances=None if verdict.instances is None else verdict.instances.to_bytes(),
-            semantic=None if verdict.semantic is None else verdict.semantic.to_bytes(),
-            panoptic=None if verdict.panoptic is None else verdict.panoptic.to_bytes(),
-        )
+        return verdict.put_into(outcome)
 
     def _decode(self, row: LabelRow) -> Label | BadRecord:
         """It was decoded when it came in; a later release may be stricter."""
-        key = _key(row)
-        if key not in self._decoded:
+        known = self._decoded.get(row.key)
+        if known is None:
             try:
-                record = decode(_raw(row), self._limits)
+                record = decode(raw_of(row), self._limits)
+                known = record if isinstance(record, Label) else BadRecord("unknown_type", "not a label")
             except BadRecord as bad:
-                self._decoded[key] = bad
-            else:
-                fits = isinstance(record, Label)
-                self._decoded[key] = record if fits else BadRecord("unknown_type", "not a label")  # type: ignore[assignment]
-        return self._decoded[key]
+                known = bad
+            self._decoded[row.key] = known
+        return known
 
     def refuse_bad(self) -> None:
         """To the dead letters, once each: labels that fit no record of their input, now or before."""
         for key, (row, bad) in sorted(self._bad.items()):
             now = self.states.get(key)
             if row.state in ("waiting", "unjoinable") and now is not None and now[1] == "bad":
-                self.messages.append(dead_letter(_raw(row), bad, self._settings.kafka.dead_letter_topic))
+                redacted = self._settings.redact.active
+                topic = self._settings.kafka.dead_letter_topic
+                self.messages.append(dead_letter(raw_of(row), bad, topic, redacted=redacted))
                 self.tallies[TallyKey(DEAD_LETTER, "", "", bad.reason, 0)] += 1
                 self.tallies[TallyKey(RECORDS, "", "", "dead_letter", 0)] += 1
 
     def _set_state(self, row: LabelRow, state: LabelState) -> None:
         """``judged`` by any version counts more than ``bad``, and that more than ``unjoinable``."""
         order: tuple[LabelState, ...] = ("waiting", "unjoinable", "bad", "judged")
-        _, now = self.states.get(_key(row), (0, "waiting"))
+        _, now = self.states.get(row.key, (0, "waiting"))
         if order.index(state) > order.index(now):
-            self.states[_key(row)] = (row.annotation_version, state)
+            self.states[row.key] = (row.annotation_version, state)
 
     def _count(
         self, sample: LabelledSample, judged: Judged, before: dict[str, list[int]] | None
@@ -278,13 +310,3 @@ class _Batch:
 def _seen(judgement: object, classes: Classes) -> set[str]:
     pixels = getattr(judgement, "labelled_pixels", None)
     return set() if pixels is None else {name for name, count in zip(classes.names, pixels, strict=True) if count}
-
-
-def _key(row: LabelRow) -> LabelKey:
-    return row.input_id, row.annotator, row.model, row.version
-
-
-def _raw(row: LabelRow) -> RawRecord:
-    headers = [(name, value) for name, value in msgspec.msgpack.decode(row.headers)]
-    partition = Partition(row.cluster, row.topic, row.topic, row.number)
-    return RawRecord(partition, row.offset, row.value, None, headers, None)

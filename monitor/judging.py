@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pycocotools.mask
+from numpy.typing import NDArray
 
-from detectors.quality.confusion import ClassTable, common_size
+from detectors.quality.confusion import ClassTable, IndexMap, common_size
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_instances import InstanceMasks, judge_instances
 from detectors.quality.judge_semantic import SemanticJudgement, judge_semantic
 from detectors.quality.panoptic import PanopticJudgement, judge_panoptic
 from monitor.classes import Classes
 from monitor.errors import BadRecord
+from monitor.judgements import JudgedLabel
 from monitor.kept_masks import KeptMasks
 from monitor.labels.outlines import first_fault
 from monitor.masks import Mask, Rle
@@ -39,6 +42,33 @@ class Verdict:
     panoptic: PanopticJudgement | None = None
     """Of records that have lists and maps on both sides."""
 
+    def put_into(self, label: JudgedLabel) -> JudgedLabel:
+        """The label with what was found, as it is stored."""
+        return msgspec.structs.replace(
+            label,
+            instances=None if self.instances is None else self.instances.to_bytes(),
+            semantic=None if self.semantic is None else self.semantic.to_bytes(),
+            panoptic=None if self.panoptic is None else self.panoptic.to_bytes(),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lists:
+    """Both sides' masks, at the image's size."""
+
+    size: Size
+    predicted: InstanceMasks
+    labelled: InstanceMasks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Maps:
+    """Both sides' maps, decoded."""
+
+    predicted: IndexMap
+    confidence: NDArray[np.uint8] | None
+    labelled: IndexMap
+
 
 def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
     """Judge a prediction by a label. Lists of instances are compared with lists, maps with maps.
@@ -57,9 +87,11 @@ def _judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> 
     both_maps = kept.semantic is not None and label.semantic is not None
     if not both_lists and not both_maps:
         raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
-    instances = _judge_lists(kept, label, classes, max_pixels) if both_lists else None
-    semantic = _judge_maps(kept, label, classes, max_pixels) if both_maps else None
-    panoptic = _judge_both(kept, label, classes, max_pixels) if both_lists and both_maps else None
+    lists = _lists(kept, label, classes, max_pixels) if both_lists else None
+    instances = None if lists is None else _judge_lists(lists, kept, label, classes)
+    maps = _maps(kept, label, max_pixels) if both_maps else None
+    semantic = None if maps is None else _judge_maps(maps, kept, classes, max_pixels)
+    panoptic = None if lists is None or maps is None else _judge_both(lists, maps, classes)
     return Verdict(instances, semantic, panoptic)
 
 
@@ -68,7 +100,7 @@ def _what(record: KeptMasks | Label) -> str:
     return " and ".join(has) or "neither instances nor a map"
 
 
-def _judge_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> InstanceJudgement:
+def _lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> _Lists:
     predicted, labelled = kept.instances or [], label.instances or []
     position = classes.position
     for i, one in enumerate(labelled):
@@ -80,52 +112,56 @@ def _judge_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: in
     _check_pixels(size, max_pixels)
     _check_outlines("instances", labelled, size, max_pixels)
     _check_outlines("the prediction's instances", predicted, size, max_pixels)
-    if label.judged_classes is not None:
-        looked_for = {*label.judged_classes, *(one.class_name for one in labelled)}
-        predicted = [one for one in predicted if one.class_name in looked_for]
-    truth = InstanceMasks(
-        np.array([position[one.class_name] for one in labelled], np.int64),
-        [_as_rle(one.mask, size) for one in labelled],
-        crowd=np.array([one.crowd for one in labelled], np.bool_),
+    return _Lists(
+        size,
+        InstanceMasks(
+            np.array([position.get(one.class_name, len(position)) for one in predicted], np.int64),
+            [_as_rle(one.mask, size) for one in predicted],
+            np.array([one.score for one in predicted], np.float64),
+        ),
+        InstanceMasks(
+            np.array([position[one.class_name] for one in labelled], np.int64),
+            [_as_rle(one.mask, size) for one in labelled],
+            crowd=np.array([one.crowd for one in labelled], np.bool_),
+        ),
     )
-    judgement = judge_instances(_masks(predicted, position, size), truth, len(position))
+
+
+def _judge_lists(lists: _Lists, kept: KeptMasks, label: Label, classes: Classes) -> InstanceJudgement:
+    names, count = [one.class_name for one in kept.instances or ()], len(classes.names)
+    chosen = list(range(len(names)))
+    if label.judged_classes is not None:
+        looked_for = {*label.judged_classes, *(one.class_name for one in label.instances or ())}
+        chosen = [i for i in chosen if names[i] in looked_for]
+    predicted = _some(lists.predicted, chosen)
+    judgement = judge_instances(predicted, lists.labelled, count)
     if not label.not_exhaustive:
         return judgement
     # What the label may only have left out is neither right nor wrong: judged again as if it had not been said.
-    ranks = np.argsort([-one.score for one in predicted], kind="stable")
-    invented = {int(ranks[i]) for i in np.flatnonzero(judgement.is_false)}
-    kept_in = [
-        one for i, one in enumerate(predicted) if i not in invented or one.class_name not in label.not_exhaustive
-    ]
-    return judge_instances(_masks(kept_in, position, size), truth, len(position))
+    assert predicted.scores is not None
+    ranks = np.argsort(-predicted.scores, kind="stable")
+    invented = {chosen[ranks[i]] for i in np.flatnonzero(judgement.is_false).tolist()}
+    kept_in = [i for i in chosen if i not in invented or names[i] not in label.not_exhaustive]
+    return judge_instances(_some(lists.predicted, kept_in), lists.labelled, count)
 
 
-def _judge_both(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> PanopticJudgement:
+def _judge_both(lists: _Lists, maps: _Maps, classes: Classes) -> PanopticJudgement:
     """Every pixel by its segment; lists and maps have been judged by themselves already, so they fit."""
-    assert kept.semantic is not None
-    assert label.semantic is not None
-    size, position, count = image_size(kept, label), classes.position, len(classes.names)
-    table = ClassTable.of(classes.indices, classes.ignore)
-    found = _masks(kept.instances or [], position, size)
-    told = InstanceMasks(
-        np.array([position[one.class_name] for one in label.instances or ()], np.int64),
-        [_as_rle(one.mask, size) for one in label.instances or ()],
-        crowd=np.array([one.crowd for one in label.instances or ()], np.bool_),
-    )
+    table, count = ClassTable.of(classes.indices, classes.ignore), len(classes.names)
+    found, told = lists.predicted, lists.labelled
     things = frozenset({*found.kinds.tolist(), *told.kinds.tolist()})
-    predicted = table.predicted[decode_semantic(kept.semantic, max_pixels)[0]]
-    labelled = table.labelled[decode_semantic(label.semantic, max_pixels)[0]]
     return judge_panoptic(
-        segments_of(predicted, found, things, count, size), segments_of(labelled, told, things, count, size), count
+        segments_of(table.predicted[maps.predicted], found, things, count, lists.size),
+        segments_of(table.labelled[maps.labelled], told, things, count, lists.size),
+        count,
     )
 
 
-def _masks(predicted: Sequence[Instance], position: Mapping[str, int], size: Size) -> InstanceMasks:
-    return InstanceMasks(
-        np.array([position.get(one.class_name, len(position)) for one in predicted], np.int64),
-        [_as_rle(one.mask, size) for one in predicted],
-        np.array([one.score for one in predicted], np.float64),
-    )
+def _some(masks: InstanceMasks, chosen: Sequence[int]) -> InstanceMasks:
+    """Those of the predictions, in their order."""
+    at = np.array(chosen, np.int64)
+    assert masks.scores is not None
+    return InstanceMasks(masks.kinds[at], [masks.rles[i] for i in chosen], masks.scores[at])
 
 
 def _check_pixels(size: Size, max_pixels: int) -> None:
@@ -185,11 +221,15 @@ def _as_rle(mask: Mask, size: Size) -> dict[str, Any]:
     return merged
 
 
-def _judge_maps(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> SemanticJudgement:
+def _maps(kept: KeptMasks, label: Label, max_pixels: int) -> _Maps:
     assert kept.semantic is not None
     assert label.semantic is not None
     predicted, confidence = decode_semantic(kept.semantic, max_pixels)
-    labelled, _ = decode_semantic(label.semantic, max_pixels)
+    return _Maps(predicted, confidence, decode_semantic(label.semantic, max_pixels)[0])
+
+
+def _judge_maps(maps: _Maps, kept: KeptMasks, classes: Classes, max_pixels: int) -> SemanticJudgement:
+    predicted, labelled = maps.predicted, maps.labelled
     size = (kept.height, kept.width) if kept.height and kept.width else None
     _check_pixels(size or common_size(predicted, labelled), max_pixels)
     if size is not None and (labelled.shape[0] > size[0] or labelled.shape[1] > size[1]):
@@ -199,6 +239,6 @@ def _judge_maps(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int
         )
     table = ClassTable.of(classes.indices, classes.ignore)
     try:
-        return judge_semantic(predicted, labelled, table, confidence, size)
+        return judge_semantic(predicted, labelled, table, maps.confidence, size)
     except ValueError as error:
         raise BadRecord("unknown_class", f"semantic.classes_png: {error}") from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
-from monitor.records import Instance, Prediction, Semantic
+from monitor.classes import Classes
+from monitor.records import Instance, Prediction, Semantic, decode_semantic
 
 
 class KeptMasks(msgspec.Struct, frozen=True, array_like=True):
@@ -31,3 +33,14 @@ def kept(data: bytes) -> KeptMasks:
         return _decoder.decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(f"damaged masks of a prediction: {error}") from None
+
+
+def found_classes(data: bytes, classes: Classes, max_pixels: int) -> frozenset[str]:
+    """The classes that the model found in a record; a name that nobody knows is none."""
+    record = kept(data)
+    names = {one.class_name for one in record.instances or ()}
+    if record.semantic is not None:
+        indices, _ = decode_semantic(record.semantic, max_pixels)
+        position = classes.position_of_index
+        names |= {classes.names[position[value]] for value in np.unique(indices).tolist() if value in position}
+    return frozenset(names & classes.position.keys())

@@ -9,22 +9,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 
+from monitor.audit import record
 from monitor.classes import Classes
 from monitor.drift import Baselines
-from monitor.errors import BadRecord, InputError
+from monitor.errors import BadRecord, InputError, StoreError
 from monitor.evaluate import Evaluator
 from monitor.label_rows import label_row
-from monitor.labels.formats import read_labels
-from monitor.labels.records import InputIdRule
+from monitor.label_spool import LabelSpool
+from monitor.labels.formats import FORMATS, detect_format, read_labels
+from monitor.labels.known import only_known
+from monitor.labels.records import FormRule, InputIdRule
 from monitor.records import Label, Limits, Model, decode_chunk
 from monitor.records.reasons import shorten
 from monitor.records.types import EPOCH
 from monitor.settings import Settings
 from monitor.sources.files import FileSource
 from monitor.sources.protocol import Partition, RawRecord
+from monitor.store.baselines import newest_by_model
 from monitor.store.store import Store
 from monitor.tallies import LABELS, TallyKey
 
@@ -32,6 +37,8 @@ AT_ONCE = 500
 LINES = ("jsonl", (".jsonl", ".jsonl.gz"))
 """The format of label records as they are, and the names by which it is recognised."""
 CLUSTER = "import"
+ATTEMPTS = 3
+"""Of the transaction: the database may have given up something else for it, a retention's deletion for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,17 @@ class ImportRequest:
     selection_probability: float | None = None
     input_id: InputIdRule = "stem"
     png_folder: Path | None = None
+    form: FormRule = "auto"
+    explicit: frozenset[str] = frozenset()
+    who: str = ""
+    """For the audit log; "" writes no line."""
 
 
-def import_file(store: Store, settings: Settings, request: ImportRequest) -> tuple[Counter[str], tuple[int, int]]:
+def import_file(store: Store, settings: Settings, request: ImportRequest) -> tuple[Counter[str], tuple[int, int, int]]:
     """Read, check and store an export, then judge.
 
-    Returns outcomes of the labels, and how many records were judged and how many labels came too late for that.
+    Returns outcomes of the labels, and how many records were judged, how many labels came too late for that, and how
+    many corrections of labels that were judged in time.
 
     Raises InputError that names the file, the entry and the reason; nothing of the export is stored then.
     """
@@ -64,13 +76,12 @@ def import_file(store: Store, settings: Settings, request: ImportRequest) -> tup
     records: Iterable[bytes]
     known = {model for model, _ in store.active_baselines()}
     if request.format == LINES[0] or (request.format == "auto" and request.path.name.endswith(LINES[1])):
-        for _ in _lines(request.path, classes, known, limits):  # all of it is looked at before any of it is stored
-            pass
         records = _lines(request.path, classes, known, limits)
     else:
+        form = detect_format(request.path) if request.format == "auto" else request.format
         found = read_labels(
             request.path,
-            request.format,
+            form,
             annotator=request.annotator,
             annotation_version=request.annotation_version,
             label_time=EPOCH + timedelta(microseconds=request.label_time_us),
@@ -80,10 +91,14 @@ def import_file(store: Store, settings: Settings, request: ImportRequest) -> tup
             input_id=request.input_id,
             classes=classes,
             png_folder=request.png_folder,
+            form=request.form,
+            explicit=request.explicit,
             limits=limits,
         )
+        if form in FORMATS and FORMATS[form].asked:
+            found = only_known(request.path, found, store.exports.known)
         records = (msgspec.json.encode(record) for record in found)
-    outcomes = import_labels(store, request.path, records, limits)
+    outcomes = import_labels(store, request.path, records, limits, name, request.who)
     with closing(Evaluator(store, settings)) as evaluator:
         evaluator.settle()
         return outcomes, evaluator.judged
@@ -111,28 +126,46 @@ def _lines(path: Path, classes: Classes, models: set[str], limits: Limits) -> It
                 yield raw.value or b""
 
 
-def import_labels(store: Store, path: Path, records: Iterable[bytes], limits: Limits) -> Counter[str]:
+def import_labels(
+    store: Store, path: Path, records: Iterable[bytes], limits: Limits, model: str, who: str = ""
+) -> Counter[str]:
     """Store label records in one transaction; what became of them, by outcome.
 
-    In one, because an export that changes while it is read fails half-way.
+    All are read before any is stored, and stored in the order of their keys: in that of the file, a long transaction
+    and a worker that reads labels of the same inputs would wait for each other.
     """
-    outcomes: Counter[str] = Counter()
+    with TemporaryFile() as file:
+        spool = LabelSpool(file)
+        _read_into(spool, path, records, limits)
+        attempt = 1
+        while True:
+            try:
+                with store.transaction() as tx:
+                    outcomes = tx.insert_sorted_labels(spool.portions)
+                    tx.add_tallies({TallyKey(LABELS, "", "", name, 0): count for name, count in outcomes.items()})
+                    if who:
+                        record(tx, who, "labels.import", model, {"file": path.name, "outcomes": dict(outcomes)})
+                return outcomes
+            except StoreError as error:
+                if attempt == ATTEMPTS or not error.retriable:
+                    raise
+                attempt += 1
+
+
+def _read_into(spool: LabelSpool, path: Path, records: Iterable[bytes], limits: Limits) -> None:
     name = str(path).encode("utf-8", "backslashreplace").decode()
     partition = Partition(CLUSTER, name, name, 0)
     waiting = iter(records)
     offset = 0
-    with store.transaction() as tx:
-        while some := list(islice(waiting, AT_ONCE)):
-            raws = [RawRecord(partition, offset + i, value, None, (), None) for i, value in enumerate(some)]
-            offset += len(raws)
-            rows = []
-            for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
-                if isinstance(found, BadRecord) or not isinstance(found, Label):
-                    raise InputError(f"{path}: label {raw.offset + 1}: {found}")  # the formats' checks are stricter
-                rows.append(label_row(raw, found))
-            outcomes += Counter(tx.insert_labels(rows))
-        tx.add_tallies({TallyKey(LABELS, "", "", outcome, 0): count for outcome, count in outcomes.items()})
-    return outcomes
+    while some := list(islice(waiting, AT_ONCE)):
+        raws = [RawRecord(partition, offset + i, value, None, (), None) for i, value in enumerate(some)]
+        offset += len(raws)
+        rows = []
+        for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+            if isinstance(found, BadRecord) or not isinstance(found, Label):
+                raise InputError(f"{path}: label {raw.offset + 1}: {found}")  # the formats' checks are stricter
+            rows.append(label_row(raw, found))
+        spool.add(rows)
 
 
 def classes_of(store: Store, load: Callable[[str], Classes], model: str | None) -> tuple[str, Classes]:
@@ -140,9 +173,7 @@ def classes_of(store: Store, load: Callable[[str], Classes], model: str | None) 
 
     Raises InputError where that is not clear.
     """
-    newest: dict[str, tuple[int, str]] = {}
-    for (name, _), entry in store.active_baselines().items():
-        newest[name] = max(newest.get(name, (-1, "")), (entry.activated_us, entry.meta.id))
+    newest = newest_by_model(store.active_baselines())
     if not newest:
         raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
     if model is None and len(newest) > 1:
@@ -150,4 +181,4 @@ def classes_of(store: Store, load: Callable[[str], Classes], model: str | None) 
     name = next(iter(newest)) if model is None else model
     if name not in newest:
         raise InputError(f"--model {name}: no active baseline has this name")
-    return name, load(newest[name][1])
+    return name, load(newest[name].meta.id)

@@ -1,11 +1,11 @@
-"""Labels on their way into the store."""
+"""Labels on their way into the store, and out of it."""
 
 from __future__ import annotations
 
 import msgspec
 
 from monitor.records import Label
-from monitor.sources.protocol import RawRecord
+from monitor.sources.protocol import Partition, RawRecord
 from monitor.store.values import LabelRow
 
 
@@ -28,4 +28,12 @@ def label_row(raw: RawRecord, label: Label) -> LabelRow:
         raw.offset,
         raw.value or b"",
         msgspec.msgpack.encode(raw.headers),
+    )
+
+
+def raw_of(row: LabelRow) -> RawRecord:
+    """The message that a stored label came in."""
+    headers = [(name, value) for name, value in msgspec.msgpack.decode(row.headers)]
+    return RawRecord(
+        Partition(row.cluster, row.topic, row.topic, row.number), row.offset, row.value, None, headers, None
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +12,25 @@ import msgspec
 
 from monitor.settings import SECTIONS, Settings
 
-LIVE: Final = frozenset({"log.level", "log.format", "web.token", "web.refresh_seconds", "web.max_series"})
+LIVE: Final = frozenset(
+    {
+        "log.level",
+        "log.format",
+        "web.token",
+        "web.tokens_file",
+        "web.session_key",
+        "web.session_hours",
+        "web.proxy_user_header",
+        "web.proxy_roles_header",
+        "web.trusted_proxies",
+        "web.failed_sign_ins_per_minute",
+        "web.writes_per_minute",
+        "web.refresh_seconds",
+        "web.max_series",
+        "annotation.cvat_secret",
+        "annotation.labelstudio_secret",
+    }
+)
 """Settings that take effect on reload; the others need a restart."""
 
 
@@ -31,13 +50,23 @@ class LiveSettings:
     """
 
     def __init__(
-        self, first: Settings, load: Callable[[], Settings], appliers: Sequence[Callable[[Settings], None]] = ()
+        self,
+        first: Settings,
+        load: Callable[[], Settings],
+        appliers: Sequence[Callable[[Settings], None]] = (),
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._started = first
         self._current = first
         self._load = load
         self._appliers = appliers
         self._lock = threading.Lock()
+        self._wall_us = wall_us
+        self.loaded_us = wall_us()
+        """When settings were last read with success."""
+        self.failed = False
+        """Whether the last reload failed, so that what runs is not what is written."""
 
     @property
     def current(self) -> Settings:
@@ -50,12 +79,14 @@ class LiveSettings:
         ``check`` refuses settings that are sound in themselves, but not for this process, by raising SettingsError.
         """
         with self._lock:
+            self.failed = True  # whatever goes wrong on the way
             new = self._load()
             check(new)
             changed = differing(self._current, new)
             self._current = new
             for apply in self._appliers:
                 apply(new)
+            self.failed, self.loaded_us = False, self._wall_us()
             restart = tuple(name for name in differing(self._started, new) if name not in LIVE)
             return Reloaded(changed, restart)
 

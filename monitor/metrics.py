@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, get_args
 
-from monitor import quality_series, tallies
+from detectors.harm import Harm
+from monitor import canary_series, quality_series, service_series, tallies
+from monitor.canary_series import CanaryReading
 from monitor.exposition import Distribution, Family, Series
 from monitor.quality_series import IouReading
 from monitor.records.reasons import REASONS
+from monitor.service_series import ServiceFacts
 from monitor.store.values import EarlyReading
 from monitor.tallies import TallyKey
 from monitor.version import __version__
@@ -30,6 +33,7 @@ VERSIONS_PER_MODEL: Final = 20
 
 VERSION: Final = ("model", "version")
 SIGNAL: Final = ("model", "version", "slice", "signal")
+HARMS: Final = get_args(Harm)
 
 BUILD = Family("segwatch_build", "info", "Version of segwatch that serves this page.", ("version",))
 TOTALS_TIME = Family(
@@ -64,6 +68,12 @@ DROPPED = Family(
     "segwatch_dropped_records", "counter", "Records lost before they could be read, by the reason.", ("reason",)
 )
 RECORDS = Family("segwatch_records", "counter", "Records read, by how they ended.", (*VERSION, "outcome"))
+STATUS = Family(
+    "segwatch_inference_status",
+    "counter",
+    "Counted records by what the model's service said of the inference.",
+    (*VERSION, "status"),
+)
 LATENCY = Family(
     "segwatch_inference_latency_seconds",
     "histogram",
@@ -107,6 +117,12 @@ P_VALUE = Family(
     "segwatch_drift_p_value", "gauge", "Calibrated p-value of the last closed window against the baseline.", SIGNAL
 )
 ALARM = Family("segwatch_drift_alarm", "gauge", "1 while the last closed window is alarmed, 0 while not.", SIGNAL)
+HARM = Family(
+    "segwatch_drift_harm",
+    "gauge",
+    "1 for what the last closed window says of harm to the model, 0 for the other words.",
+    (*VERSION, "harm"),
+)
 FRECHET = Family(
     "segwatch_drift_frechet_distance",
     "gauge",
@@ -160,6 +176,7 @@ FAMILIES: Final = (
     DROPPED,
     FALLBACKS,
     RECORDS,
+    STATUS,
     LATENCY,
     COST,
     LAST_EVENT,
@@ -170,14 +187,17 @@ FAMILIES: Final = (
     KL,
     P_VALUE,
     ALARM,
+    HARM,
     FRECHET,
     EVIDENCE,
     RUN_LENGTH,
     EARLY_ALARM,
     LAST_EARLY_ALARM,
     CONFIDENCE,
+    *service_series.FAMILIES,
     *quality_series.SERVICE,
     *quality_series.QUALITY,
+    *canary_series.FAMILIES,
 )
 
 
@@ -204,6 +224,8 @@ class DriftReading:
     signals: tuple[SignalReading, ...]
     frechet: float | None = None
     """Frechet's distance of all records, where it could be judged."""
+    harm: Harm | None = None
+    """Of all records; None where there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +265,8 @@ class Totals:
     """By (model, version): the sequential test against the active baseline."""
     quality: Mapping[tuple[str, str], Sequence[IouReading]] = field(default_factory=dict)
     """By (model, version): pooled IoU by class and estimator."""
+    service: ServiceFacts = field(default_factory=ServiceFacts)
+    canaries: Sequence[CanaryReading] = ()
 
 
 class _Budget:
@@ -282,6 +306,9 @@ def families(
     readings = sorted(
         (r for r in totals.drift if (r.model, r.version) in set(versions)), key=lambda r: (r.slice, r.model, r.version)
     )
+    for canary in totals.canaries:
+        for line in canary_series.canary_lines(canary):
+            budget.add(*line)
     for reading in readings:
         if not reading.slice:
             _add_drift(budget, reading)
@@ -362,6 +389,8 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
     budget.add(FALLBACKS, (), unknown.get((tallies.BACKBONE_FALLBACKS, ""), {}).get(0, 0))
     for outcome in tallies.OUTCOMES:
         budget.add(RECORDS, ("", "", outcome), unknown.get((tallies.RECORDS, outcome), {}).get(0, 0))
+    for line in service_series.lines(totals.service, unknown, totals.taken_us):
+        budget.add(*line)
     for line in quality_series.service_lines(unknown):
         budget.add(*line)
     omitted_slices: Counter[str] = Counter()
@@ -376,6 +405,8 @@ def _add_model(budget: _Budget, model: str, version: str, numbers: _Numbers, tot
     labels = (model, version)
     for outcome in tallies.OUTCOMES:
         budget.add(RECORDS, (*labels, outcome), numbers.get((tallies.RECORDS, outcome), {}).get(0, 0))
+    for status in tallies.STATUSES:
+        budget.add(STATUS, (*labels, status), numbers.get((tallies.INFERENCE_STATUS, status), {}).get(0, 0))
     latency = numbers.get((tallies.LATENCY_BUCKET, ""), {})
     latency_sum_us = numbers.get((tallies.LATENCY_SUM_US, ""), {}).get(0, 0)
     budget.add(LATENCY, labels, _distribution(latency, LATENCY, latency_sum_us / 1e6))
@@ -401,6 +432,9 @@ def _add_drift(budget: _Budget, reading: DriftReading) -> None:
     budget.add(WINDOW_RECORDS, window, reading.records)
     if reading.frechet is not None:
         budget.add(FRECHET, window[:2], reading.frechet)
+    if reading.harm is not None:
+        for word in HARMS:
+            budget.add(HARM, (*window[:2], word), int(word == reading.harm))
     for score in reading.signals:
         labels = (*window, score.signal)
         if score.js is not None:

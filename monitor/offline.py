@@ -10,14 +10,17 @@ from pathlib import Path
 
 from embeddings.backbones import BackboneSpec, backbone_spec
 from monitor.app import make_sink
+from monitor.audit import os_user
 from monitor.baseline import FORMAT_VERSION, Baseline
 from monitor.baseline_book import Embedders
 from monitor.baseline_build import BuildCounts, build_baseline
 from monitor.classes import Classes
+from monitor.delivering import deliver_waiting
 from monitor.drift import ScoredWindow
 from monitor.errors import BadRecord, InputError, SettingsError
 from monitor.evaluate import Evaluator
 from monitor.ingest import Ingest, IngestCounts
+from monitor.receivers.files import load_receivers
 from monitor.records import Label, Limits, decode_chunk
 from monitor.relay import relay_once
 from monitor.settings import Settings
@@ -61,6 +64,8 @@ def replay(
     try:
         if not opened.active_baselines():
             raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
+        receivers = load_receivers(settings.actions.receivers_file)
+        opened.deliveries.register([one.name for one in receivers])
         ingest = Ingest(opened, settings, embedders or Embedders(settings), on_bad=on_bad, slice_key=slice_key)
         source = FileSource([*files, *labels], settings.kafka.max_message_bytes)
         try:
@@ -76,6 +81,7 @@ def replay(
         with closing(make_sink(settings)) as sink:
             while relay_once(opened, sink):
                 pass
+        deliver_waiting(opened, receivers, settings.kafka.actions_topic)
         return ingest.counts, scored
     finally:
         if own:
@@ -130,7 +136,7 @@ def make_baseline(
         model, version, format_version=FORMAT_VERSION, meta=baseline.summary(), payload=baseline.to_bytes()
     )
     if activate:
-        store.activate(baseline_id)
+        store.activate(baseline_id, who=os_user())
     return baseline_id, baseline, counts
 
 

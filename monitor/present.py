@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from monitor.actions_view import open_text
+
 
 def printable(text: str) -> str:
     r"""Text from records, safe for a terminal: control and direction marks are shown, not obeyed.
@@ -173,6 +175,7 @@ def status_text(status: dict[str, Any]) -> str:
         for one in known:
             text = f"  {one['metric']} of {one['class'] or 'all classes'}: {number(one['point'], 3)}"
             lines.append(f"{text} ({number(one['lower'], 3)} to {number(one['upper'], 3)}, {one['labels']} labels)")
+        lines += [f"  action: {open_text(one)}" for one in model["open_actions"]]
     for outcome, count in sorted(status["unattributed"].items()):
         lines.append(f"of no known model: {count} {outcome}")
     for partition in status["partitions"]:

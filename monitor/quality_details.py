@@ -17,16 +17,10 @@ OTHER, INVENTED, MISSED = "<other>", "<invented>", "<missed>"
 Floats = NDArray[np.float64]
 
 
-def weights_of(evidence: Evidence) -> Floats:
-    """(N,) 1 over the probability that the record was chosen and seen at all."""
-    weights: Floats = 1 / (evidence.probability * evidence.sampling)
-    return weights
-
-
 def confusion(evidence: Evidence) -> dict[str, Any] | None:
     """Labelled class (rows) by predicted class (columns): pixels of maps, else instances matched at IoU 0.5; each cell
     an estimate over the window's records. None without any."""
-    weights = weights_of(evidence)
+    weights = evidence.weights
     total: Floats | None = None
     for row, share, judgement in evidence.maps:
         counts = share * weights[row] * judgement.confusion_counts()[:-1]
@@ -48,7 +42,7 @@ def _table(counts: Floats, rows: list[str], columns: list[str], unit: str) -> di
 def calibration(evidence: Evidence) -> list[dict[str, Any]]:
     """Expected calibration error and reliability curve (16 bins) by class: of pixels of maps with confidence, else of
     instances, which are right where they match a label at IoU 0.5."""
-    weights, classes = weights_of(evidence), len(evidence.classes)
+    weights, classes = evidence.weights, len(evidence.classes)
     total, correct, confidence = (np.zeros((classes + 1, BINS)) for _ in range(3))
     if evidence.maps:
         for row, share, judgement in evidence.maps:

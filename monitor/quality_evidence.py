@@ -8,11 +8,11 @@ another purpose, whose probability is not known, stay out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ from detectors.quality.expected import ExpectedSums
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_semantic import SemanticJudgement
 from detectors.quality.panoptic import PanopticJudgement
+from detectors.quality.ratio import RatioSample
 from monitor.judgements import Judged, JudgedLabel, from_payload
 from monitor.store.values import JudgedRow
 
@@ -64,6 +65,54 @@ class Evidence:
     expected: Sequence[ExpectedSums | None] = field(default=())
     """(N,) how sure the model was of each record; None where it is not known."""
     maps: Sequence[tuple[int, float, SemanticJudgement]] = field(default=())
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) 1 over the probability that the record was chosen and seen at all."""
+        weights: NDArray[np.float64] = 1 / (self.probability * self.sampling)
+        return weights
+
+    def sample(
+        self, rows: NDArray[np.int64], numerator: NDArray[np.float64], denominator: NDArray[np.float64]
+    ) -> RatioSample:
+        """What records ``rows`` (n,) say of one metric, whose sides are (n,) each.
+
+        The records' weights are those of choice, in 1..; what was seen of the traffic at all stands in both sides.
+        """
+        seen = self.seen(rows)
+        return RatioSample.of(numerator * seen, denominator * seen, 1 / self.probability[rows], self.clusters[rows])
+
+    def column(self, sums: Sums, column: int) -> RatioSample:
+        """The same of one class."""
+        return self.sample(sums.rows, sums.numerator[:, column], sums.denominator[:, column])
+
+    def pooled_pixels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of each of ``maps``, or where there are none of ``instances``: pixels in both and in either, all classes."""
+        if self.maps:
+            maps, of_maps = [one for *_, one in self.maps], semantic_metrics.METRICS["iou"]
+            sides = of_maps.numerator(maps), of_maps.denominator(maps)
+        else:
+            lists, of_lists = [one for *_, one in self.instances], instance_metrics.METRICS["iou"]
+            sides = of_lists.numerator(lists), of_lists.denominator(lists)
+        return sides[0].sum(1).astype(np.float64), sides[1].sum(1).astype(np.float64)
+
+    def seen(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) how much more of the traffic each of the records stands for than that which stands for most: 0..1.
+
+        Only the proportions matter in a ratio.
+        """
+        factor = 1 / self.sampling[rows]
+        found: NDArray[np.float64] = factor / factor.max(initial=1.0)
+        return found
+
+
+def in_slice(row: JudgedRow, slice_key: str) -> bool:
+    """Whether a record belongs to a slice; to "" all do."""
+    if not slice_key:
+        return True
+    key, _, value = slice_key.partition("=")
+    slices: dict[str, str] = msgspec.json.decode(row.slices)
+    return slices.get(key) == value
 
 
 def evidence_of(rows: Sequence[JudgedRow], records: int, metrics: Collection[str] | None = None) -> Evidence:
@@ -178,12 +227,4 @@ def _metrics(
                 np.add.at(total, place, values * share)
                 sides.append(total)
             found[names.get(name, name)] = Sums(rows, *sides)
-    return found
-
-
-def by_version(rows: Sequence[JudgedRow]) -> dict[str, list[JudgedRow]]:
-    """Rows of each version, in their order."""
-    found: dict[str, list[JudgedRow]] = defaultdict(list)
-    for row in rows:
-        found[row.version].append(row)
     return found

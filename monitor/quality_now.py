@@ -11,6 +11,7 @@ from monitor.drift import Baselines
 from monitor.quality import quality_windows
 from monitor.reference import Reference
 from monitor.settings import Settings
+from monitor.store.baselines import newest_by_model
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import StoredQuality
@@ -26,13 +27,10 @@ class VersionFacts:
 
     def __init__(self, store: Store, baselines: Baselines, model: str) -> None:
         self._baselines = baselines
-        self._active: dict[str, str] = {}
-        newest = (-1, "")
-        for (name, version), active in store.active_baselines().items():
-            if name == model:
-                self._active[version] = active.meta.id
-                newest = max(newest, (active.activated_us, active.meta.id))
-        self._newest = newest[1]
+        active = store.active_baselines()
+        self._active = {version: one.meta.id for (name, version), one in active.items() if name == model}
+        newest = newest_by_model(active).get(model)
+        self._newest = newest.meta.id if newest else ""
 
     def __bool__(self) -> bool:
         return bool(self._active)

@@ -16,8 +16,22 @@ LABELS = Family("segwatch_labels", "counter", "Labels read, by what became of th
 LABEL_JOINS = Family(
     "segwatch_label_joins",
     "counter",
-    "Labels held against predictions: joined, bad, or made too late to be joined.",
+    "Labels held against predictions: joined, bad, or too late to be joined or to correct what was.",
     (*VERSION, "outcome"),
+)
+LABEL_DELAY = Family(
+    "segwatch_label_delay_seconds",
+    "histogram",
+    "From a record's event to its label, of labels that were joined.",
+    VERSION,
+    "seconds",
+    tallies.DELAY_BUCKETS,
+)
+PAIRS = Family(
+    "segwatch_annotator_pairs",
+    "counter",
+    "Instances that two annotators looked for: both have them (agree) at an IoU of 0.5, or one of them (disagree).",
+    (*CLASS, "verdict"),
 )
 IMAGES = Family("segwatch_spotcheck_images", "counter", "Records spot-checked, of the uniform stream.", VERSION)
 INSTANCES = Family(
@@ -52,7 +66,7 @@ IOU = Family(
 )
 
 SERVICE: Final = (LABELS,)
-QUALITY: Final = (LABEL_JOINS, IMAGES, INSTANCES, IOU_HISTOGRAM, CORRECTIONS, LAST_LABEL, IOU)
+QUALITY: Final = (LABEL_JOINS, LABEL_DELAY, PAIRS, IMAGES, INSTANCES, IOU_HISTOGRAM, CORRECTIONS, LAST_LABEL, IOU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +95,17 @@ def version_lines(
     version: tuple[str, str], numbers: Numbers, expected: Iterable[str], readings: Sequence[IouReading]
 ) -> Iterator[Line]:
     """Of one model version; counters of all ``expected`` classes exist at 0."""
-    for outcome in ("joined", "bad", "unjoinable"):
+    for outcome in ("joined", "bad", "unjoinable", "uncorrectable"):
         yield LABEL_JOINS, (*version, outcome), numbers.get((tallies.LABEL_JOINS, outcome), {}).get(0, 0)
+    delays = numbers.get((tallies.LABEL_DELAY_BUCKET, ""), {})
+    delay_us = numbers.get((tallies.LABEL_DELAY_SUM_US, ""), {}).get(0, 0)
+    counted_delays = [delays.get(index, 0) for index in range(len(tallies.DELAY_BUCKETS) + 1)]
+    yield LABEL_DELAY, version, Distribution(counted_delays, delay_us / 1e6)
+    paired = {name for series, name in numbers if series == tallies.ANNOTATOR_PAIRS}
+    for name in sorted({*expected, *paired}):
+        pairs = numbers.get((tallies.ANNOTATOR_PAIRS, name), {})
+        for bucket, verdict in enumerate(tallies.AGREEMENTS):
+            yield PAIRS, (*version, name, verdict), pairs.get(bucket, 0)
     yield IMAGES, version, numbers.get((tallies.SPOTCHECK_IMAGES, ""), {}).get(0, 0)
     counted = {name for series, name in numbers if series == tallies.SPOTCHECK_INSTANCES}
     for name in sorted({*expected, *counted}):

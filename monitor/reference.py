@@ -10,17 +10,26 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detectors.quality.expected import ExpectedSums
 from detectors.quality.labelfree import CalibrationError
 from detectors.quality.ratio import Estimate, RatioSample, Status
 from detectors.quality.spotcheck import spotcheck
 from monitor.classes import Classes
 from monitor.errors import BadRecord
-from monitor.expectations import FEWEST, FOLDS, Calibrated, Floats, found_per_record, frequencies_of
+from monitor.expectations import (
+    FEWEST,
+    Calibrated,
+    Calibrations,
+    Floats,
+    found_per_record,
+    frequencies_of,
+    in_folds,
+)
 from monitor.judgements import Judged, JudgedLabel, to_payload
 from monitor.judging import judge
 from monitor.kept_masks import kept
 from monitor.pane_state import merged_expected
-from monitor.quality_evidence import Evidence, evidence_of
+from monitor.quality_evidence import Evidence, Sums, evidence_of
 from monitor.records import Label
 from monitor.sources.protocol import RawRecord
 from monitor.store.values import JudgedRow
@@ -28,6 +37,8 @@ from monitor.sureness import expected_of
 
 MOST_ROWS = 2000
 """Judged records that are kept with a baseline to calibrate by, some kilobyte each; its figures are those of all."""
+IOU = ("iou",)
+"""What a reference is asked for."""
 OVERALL = "*"
 """In the place of a slice: figures of all classes pooled."""
 SPLIT = "split="
@@ -118,13 +129,17 @@ class Reference:
     @cached_property
     def evidence(self) -> Evidence:
         """The judged records that were kept."""
-        return evidence_of(self.rows, len(self.rows))
+        return evidence_of(self.rows, len(self.rows), IOU)
+
+    @cached_property
+    def _expected(self) -> ExpectedSums | None:
+        """How sure the model was of all of them; None where it is not known of some."""
+        return merged_expected(self.evidence.expected)
 
     @cached_property
     def found_per_record(self) -> Floats | None:
         """(C,) pixels that the model found of each class in a record, on average; None where that is not known."""
-        known = merged_expected(self.evidence.expected)
-        return None if known is None else found_per_record(known)
+        return None if self._expected is None else found_per_record(self._expected)
 
     @cached_property
     def calibrated(self) -> tuple[Calibrated, list[CalibrationError]] | None:
@@ -134,27 +149,21 @@ class Reference:
         """
         evidence = self.evidence
         sums = evidence.metrics.get("iou")
-        known = merged_expected(evidence.expected)
-        if sums is None or len(sums.rows) < FEWEST or known is None:
+        if sums is None or len(sums.rows) < FEWEST or self._expected is None:
             return None
-        frequencies = frequencies_of(known)
-        fold = evidence.clusters % min(FOLDS, len(np.unique(evidence.clusters)))
+        frequencies = frequencies_of(self._expected)
+        parts = in_folds(evidence, sums.rows, frequencies)
+        if not parts:
+            return None
         numerator, denominator = np.zeros_like(sums.numerator), np.zeros_like(sums.denominator)
-        for number in np.unique(fold).tolist():
-            if not (fold != number).any():
-                return None
-            calibrated = Calibrated(evidence, fold != number, frequencies)
-            for place in np.flatnonzero(fold[sums.rows] == number).tolist():
-                expected = evidence.expected[int(sums.rows[place])]
-                assert expected is not None
-                numerator[place], denominator[place] = calibrated.of(expected)
+        known = [one for row in sums.rows.tolist() if (one := evidence.expected[row]) is not None]  # all: see above
+        for calibrated, places in parts:
+            numerator[places], denominator[places] = calibrated.of_each([known[place] for place in places])
         errors = []
         for column in range(sums.numerator.shape[1]):
-            sample = RatioSample.uniform(
-                sums.numerator[:, column], sums.denominator[:, column], evidence.clusters[sums.rows]
-            )
+            sample = _uniform(evidence, sums, sums.numerator[:, column], sums.denominator[:, column])
             errors.append(CalibrationError.of(sample, numerator[:, column], denominator[:, column]))
-        return Calibrated(evidence, np.ones(len(evidence.inputs), np.bool_), frequencies), errors
+        return Calibrations(evidence, frequencies).learn(np.ones(len(evidence.inputs), np.bool_)), errors
 
 
 def make_reference(
@@ -175,17 +184,16 @@ def make_reference(
             except BadRecord as bad:
                 on_bad(raw, bad)
                 continue
+            purpose = "audit" if label.purpose == "audit" else "spot_check"
             judged.append(
-                JudgedLabel(
-                    label.annotator,
-                    label.annotation_version,
-                    "audit" if label.purpose == "audit" else "spot_check",
-                    label.label_time_us,
-                    label.selection_probability,
-                    "",
-                    None if verdict.instances is None else verdict.instances.to_bytes(),
-                    None if verdict.semantic is None else verdict.semantic.to_bytes(),
-                    None if verdict.panoptic is None else verdict.panoptic.to_bytes(),
+                verdict.put_into(
+                    JudgedLabel(
+                        label.annotator,
+                        label.annotation_version,
+                        purpose,
+                        label.label_time_us,
+                        label.selection_probability,
+                    )
                 )
             )
         if judged:
@@ -195,34 +203,33 @@ def make_reference(
     if not rows:
         return None
     rows.sort(key=lambda row: (row.event_time_us, row.input_id))
-    names = {""}
     of_split = [f"{SPLIT}{msgspec.json.decode(row.slices).get(SPLIT[:-1], '')}" for row in rows]
-    names |= {name for name in of_split if name != SPLIT}
-    figures = {
-        name: _figures([row for row, split in zip(rows, of_split, strict=True) if not name or split == name])
-        for name in sorted(names)
-    }
-    figures[OVERALL] = _overall(rows)
+    everything = evidence_of(rows, len(rows), IOU)
+    figures = {"": _figures(everything), OVERALL: _overall(everything)}
+    for name in {*of_split} - {SPLIT}:
+        own = [row for row, split in zip(rows, of_split, strict=True) if split == name]
+        figures[name] = _figures(evidence_of(own, len(own), IOU))
     chosen = np.random.default_rng(0).permutation(len(rows))[:MOST_ROWS]
     return Reference(len(rows), figures, [rows[i] for i in np.sort(chosen).tolist()])
 
 
-def _figures(rows: Sequence[JudgedRow]) -> list[ReferenceClass]:
-    evidence = evidence_of(rows, len(rows))
+def _figures(evidence: Evidence) -> list[ReferenceClass]:
     sums = evidence.metrics["iou"]
     found = []
     for column, name in enumerate(evidence.classes):
-        sample = RatioSample.uniform(
-            sums.numerator[:, column], sums.denominator[:, column], evidence.clusters[sums.rows]
-        )
+        sample = _uniform(evidence, sums, sums.numerator[:, column], sums.denominator[:, column])
         one = spotcheck(sample, None)
         found.append(ReferenceClass(name, one.point, one.lower, one.upper, int((sample.denominator > 0).sum())))
     return found
 
 
-def _overall(rows: Sequence[JudgedRow]) -> list[ReferenceClass]:
-    evidence = evidence_of(rows, len(rows))
+def _overall(evidence: Evidence) -> list[ReferenceClass]:
     sums = evidence.metrics["iou"]
-    sample = RatioSample.uniform(sums.numerator.sum(1), sums.denominator.sum(1), evidence.clusters[sums.rows])
+    sample = _uniform(evidence, sums, sums.numerator.sum(1), sums.denominator.sum(1))
     one = spotcheck(sample, None)
     return [ReferenceClass("", one.point, one.lower, one.upper, len(sample))]
+
+
+def _uniform(evidence: Evidence, sums: Sums, numerator: Floats, denominator: Floats) -> RatioSample:
+    """Of records that were all taken alike."""
+    return RatioSample.uniform(numerator, denominator, evidence.clusters[sums.rows])

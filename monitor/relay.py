@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from monitor.errors import StoreError
 from monitor.sinks.protocol import Sink, SinkError
 from monitor.store.store import Store
+from monitor.store.values import OutboxMessage
+from monitor.tallies import OUTBOX_FAILURES, TallyKey
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +24,27 @@ POLL_S, RETRY_S = 0.5, 5.0
 
 
 def relay_once(store: Store, sink: Sink) -> int:
-    """Deliver one batch; returns how many were delivered."""
-    with store.claim_outbox(BATCH) as messages:
-        for message in messages:
-            sink.add(message)
-        if messages:
-            sink.flush()
-        return len(messages)
+    """Deliver one batch; returns how many were delivered. A batch that fails is counted by topic, and tried again.
+
+    Raises SinkError.
+    """
+    claimed: Sequence[OutboxMessage] = ()
+    try:
+        with store.claim_outbox(BATCH) as messages:
+            claimed = messages
+            for message in messages:
+                sink.add(message)
+            if messages:
+                sink.flush()
+    except SinkError:
+        _count(store, Counter(message.topic for message in claimed))
+        raise
+    return len(claimed)
+
+
+def _count(store: Store, failed: Counter[str]) -> None:
+    with store.transaction() as tx:
+        tx.add_tallies({TallyKey(OUTBOX_FAILURES, "", "", topic, 0): count for topic, count in failed.items()})
 
 
 def relay(store: Store, make_sink: Callable[[], Sink], stop: threading.Event) -> None:

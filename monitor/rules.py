@@ -1,4 +1,4 @@
-"""``segwatch rules``: renders rules to a folder, and has promtool check them."""
+"""``segwatch rules``: renders what Prometheus and Alertmanager need, and has promtool and amtool check it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alerts.alertmanager.config import CONFIG_FILE, render_alertmanager
 from alerts.rules import MARK, Links
 from alerts.rules_defaults import default_slos, rule_files
 from alerts.slo.parse import check_classes, check_retention
@@ -17,6 +18,7 @@ from alerts.slo.promql import duration
 from alerts.slo.schema import schema
 from alerts.slo.spec import Slo
 from alerts.slo.windows import fit
+from monitor import alertmanager_files
 from monitor.errors import CheckFailed, InputError, StoreError
 from monitor.settings import Settings
 from monitor.slo_files import SloFiles, find_files
@@ -32,15 +34,19 @@ class Options:
     slo_files: Sequence[Path] = ()
     retention_s: int = 31 * 86_400
     job: str = "segwatch"
+    instance: str = "segwatch"
     runbooks: str = ""
     pages: str = ""
+    dashboard: str = ""
+    receivers: Path | None = None
+    maintenance: Path | None = None
 
 
 def links(settings: Settings, options: Options) -> Links:
     """Addresses for annotations: those given, else segwatch's own."""
     web = settings.web
     pages = options.pages or web.public_url or f"http://{web.host}:{web.port}"
-    return Links(options.runbooks or f"{pages.rstrip('/')}/runbooks", pages)
+    return Links(options.runbooks or f"{pages.rstrip('/')}/runbooks", pages, options.dashboard)
 
 
 def read_slos(settings: Settings, options: Options, say: Callable[[str], None]) -> list[Slo]:
@@ -48,6 +54,8 @@ def read_slos(settings: Settings, options: Options, say: Callable[[str], None]) 
     if not options.slo_files:
         return default_slos()
     files = SloFiles(find_files(options.slo_files))
+    for note in files.notes:
+        say(note)
     files.check(check_retention, options.retention_s)
     if any(slo.classes for slo in files.slos):
         files.check(check_classes, known_classes(settings, say))
@@ -75,23 +83,36 @@ def known_classes(settings: Settings, say: Callable[[str], None]) -> Mapping[str
 
 
 def render(settings: Settings, options: Options, folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Write all rules and their tests; remove those of an earlier rendering that are no longer needed."""
+    """Write all rules and their tests, and Alertmanager's configuration.
+
+    Removes rules of an earlier rendering that are no longer needed. Raises InputError where a file of the user's own
+    would be overwritten.
+    """
     slos = read_slos(settings, options, say)
-    files: dict[str, str] = {}
-    for rule_file in rule_files(slos, links(settings, options), options.job):
+    addresses = links(settings, options)
+    receivers = alertmanager_files.read_receivers(options.receivers, addresses.pages)
+    files = render_alertmanager(receivers, alertmanager_files.read_maintenance(options.maintenance))
+    for rule_file in rule_files(slos, addresses, options.job, options.instance):
         files.update(rule_file.render())
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            if (folder / name).exists() and not _is_ours(folder / name):
+                raise InputError(f"{folder / name} is not segwatch's: move it away, or --out elsewhere")
         for stale in sorted({*folder.glob("*.rules.yml"), *folder.glob("*.rules_test.yml")}):
-            if stale.name not in files and stale.read_text(encoding="utf-8").startswith(MARK):
+            if stale.name not in files and _is_ours(stale):
                 stale.unlink()
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {folder}: {error.strerror or error}") from None
-    for line in notes(slos):
+    for line in [*notes(slos), *alertmanager_files.notes(receivers)]:
         say(line)
     return [folder / name for name in files]
+
+
+def _is_ours(file: Path) -> bool:
+    return MARK.encode() in file.read_bytes().partition(b"\n")[0]
 
 
 def notes(slos: Sequence[Slo]) -> list[str]:
@@ -112,24 +133,33 @@ def notes(slos: Sequence[Slo]) -> list[str]:
 
 
 def check(folder: Path, say: Callable[[str], None]) -> None:
-    """promtool on the rules of a folder and their tests. Raises CheckFailed where it finds fault."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        say("promtool is not installed: rules were rendered and not checked")
-        return
-    rules = sorted(folder.glob("*.rules.yml"))
+    """promtool on the rules of a folder and their tests, amtool on Alertmanager's configuration where it is there.
+
+    Raises CheckFailed where they find fault.
+    """
+    rules = [path.name for path in sorted(folder.glob("*.rules.yml"))]
     if not rules:
         raise InputError(f"{folder}: no *.rules.yml in it")
-    failed = []
-    for command, files in (("check", rules), ("test", sorted(folder.glob("*.rules_test.yml")))):
+    tests = [path.name for path in sorted(folder.glob("*.rules_test.yml"))]
+    configs = [CONFIG_FILE] if (folder / CONFIG_FILE).exists() else []
+    failed: dict[str, list[str]] = {}
+    for tool, command, files in (
+        ("promtool", ("check", "rules"), rules),
+        ("promtool", ("test", "rules"), tests),
+        ("amtool", ("check-config",), configs),
+    ):
+        program = shutil.which(tool)
+        if program is None:
+            say(f"{tool} is not installed: nothing was told by {tool} {' '.join(command)}")
+            continue
         for file in files:
-            text = _run([promtool, command, "rules", file.name], folder)
-            say(f"{'FAIL' if text else 'ok  '} promtool {command} rules {file.name}")
+            text = _run([program, *command, file], folder)
+            say(f"{'FAIL' if text else 'ok  '} {tool} {' '.join(command)} {file}")
             if text:
                 say(text)
-                failed.append(file.name)
+                failed.setdefault(tool, []).append(file)
     if failed:
-        raise CheckFailed(f"promtool finds fault with {', '.join(failed)}")
+        raise CheckFailed("; ".join(f"{tool} finds fault with {', '.join(files)}" for tool, files in failed.items()))
 
 
 def check_rendered(settings: Settings, options: Options, say: Callable[[str], None]) -> None:

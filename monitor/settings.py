@@ -43,6 +43,8 @@ class StoreSettings(Section, frozen=True):
     """Password of the database, so that ``url`` need not hold it."""
     retention_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
     """Panes, scores and the sample index are kept this long (by event time)."""
+    audit_days: Annotated[float, msgspec.Meta(gt=0)] = 730.0
+    """Lines of the audit log are kept this long."""
 
 
 class KafkaSettings(Section, frozen=True):
@@ -119,6 +121,63 @@ class ImageSettings(Section, frozen=True):
     """Prefixes that ``image.uri`` may have (``file:``, ``s3:``, ``https:``); none by default."""
 
 
+class S3Settings(Section, frozen=True):
+    """S3 and what speaks like it, for ``s3:`` URIs; needs the extra ``s3``."""
+
+    endpoint: str = ""
+    """``https://host:port`` of a server of your own; empty means Amazon's."""
+    region: str = ""
+    access_key_id: str = ""
+    """Empty: from ``AWS_...`` variables, or the role of the machine or pod."""
+    secret_access_key: str = ""
+    server_side_encryption: Literal["", "AES256", "aws:kms"] = ""
+    """Asked for with each image that is written; empty leaves it to the bucket's own rule."""
+    kms_key_id: str = ""
+    """With ``aws:kms``: the key; empty means the bucket's."""
+
+
+class SampleSettings(Section, frozen=True):
+    """Images that are kept for people to look at, and for labelling."""
+
+    keep_images_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
+    """Images are kept this long (whole days of event time, UTC); 0 keeps none."""
+    share: Ratio = 1.0
+    """Share of the records whose image is kept, drawn by their identity."""
+    max_per_day: Annotated[int, msgspec.Meta(ge=0)] = 2000
+    """Most images of each model version and day, drawn by their identity like uniform spot checks; 0: no limit."""
+    max_side: Annotated[int, msgspec.Meta(ge=32, le=16384)] = 1024
+    """Larger images are made smaller, to this many pixels of their longer side."""
+    format: Literal["jpeg", "webp"] = "jpeg"
+    """``webp`` files are smaller, and take several times as long to write."""
+    quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 85
+    url: str = ""
+    """Where they are: ``s3://bucket/folder``, or a folder; empty means ``images`` under ``data_dir``."""
+
+
+class RedactSettings(Section, frozen=True):
+    """What must not be stored at all. With any of it set, dead letters are the record's hash and headers alone."""
+
+    blur_classes: tuple[str, ...] = ()
+    """Classes that are made unrecognisable in kept images, where the model found them. Of a model that knows none of
+    them no image is kept."""
+    method: Literal["blur", "fill"] = "blur"
+    """``fill`` paints grey."""
+    margin: Ratio = 0.02
+    """How far around its mask an object is blurred, as a share of the image's longer side."""
+    drop_fields: tuple[str, ...] = ()
+    """``slices.NAME`` (statistics of that slice are dropped, too) and ``sequence`` (a keyed hash takes its place)."""
+
+    def __post_init__(self) -> None:
+        for name in self.drop_fields:
+            if name != "sequence" and not (name.startswith("slices.") and len(name) > len("slices.")):
+                raise ValueError(f"redact.drop_fields: {name!r} is neither sequence nor slices.NAME")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is to be redacted."""
+        return bool(self.blur_classes or self.drop_fields)
+
+
 class DriftSettings(Section, frozen=True):
     """How often a drift alarm may be false."""
 
@@ -157,6 +216,77 @@ class QualitySettings(Section, frozen=True):
     """Price of one label, in the unit of your choice, for ``segwatch quality --plan``."""
 
 
+class RelabelSettings(Section, frozen=True):
+    """What is queued to be labelled, beside spot checks."""
+
+    budget_per_day: Annotated[float, msgspec.Meta(ge=0)] = 50.0
+    """Samples of each model that segwatch queues a day (of the clock, UTC) on suspicion; 0 queues none."""
+    drift_share: Ratio = 0.5
+    """Of the budget: for samples that are typical of a shift."""
+    quality_share: Ratio = 0.3
+    """For classes whose quality has dropped, or is known too loosely."""
+    disagreement_share: Ratio = 0.2
+    """For samples on which annotators, or two versions of the model, disagree."""
+    active_share: Ratio = 0.0
+    """For active learning: samples from which the model would learn most."""
+    strategy: Literal["random", "greedy"] = "random"
+    """``random`` draws those with a known probability, so that their labels count in estimates, too; ``greedy`` takes
+    the most wanted and most different ones."""
+    interval_width: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    """A class's IoU is known too loosely where its interval is wider than this."""
+    disagreement_iou: Ratio = 0.5
+    """Two annotators or versions disagree where the IoU of a class between them is below this."""
+    lease_minutes: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    """How long a claimed sample is left to its claimer, unless they say otherwise."""
+
+    def __post_init__(self) -> None:
+        shares = self.drift_share + self.quality_share + self.disagreement_share + self.active_share
+        if shares > 1 + 1e-9:
+            raise ValueError(f"relabel: drift_share, quality_share, disagreement_share and active_share are {shares:g}")
+
+
+class CanarySettings(Section, frozen=True):
+    """When a new version is promoted or rolled back."""
+
+    watch: tuple[str, ...] = ()
+    """Canaries that the leader judges and whose rollback it requests, each as ``MODEL:STABLE:CANARY``."""
+    automatic: bool = False
+    """Watch the newest version with records of each model, too, against the active one beside it."""
+    wrong_rollback: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.005
+    """Chance that a canary which loses nothing is ever rolled back, however often it is looked at."""
+    wrong_promotion: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    """Chance that a canary which loses ``margin`` is ever promoted for having lost less."""
+    margin: Annotated[float, msgspec.Meta(gt=0, le=0.3)] = 0.02
+    """Loss of IoU that a promoted canary may have."""
+    most_pairs: Count = 1000
+    """Labelled pairs after which a canary without any sign of loss is promoted."""
+    check_seconds: Seconds = 60.0
+    """How often a watched canary is judged at most."""
+
+    def __post_init__(self) -> None:
+        for one in self.watch:
+            if len(one.rsplit(":", 2)) != 3 or not all(one.rsplit(":", 2)):
+                raise ValueError(f"canary.watch: expected MODEL:STABLE:CANARY, got {one!r}")
+
+
+class ActionSettings(Section, frozen=True):
+    """What segwatch asks others to do, and whom."""
+
+    receivers_file: str = ""
+    """YAML file of those whom actions are delivered to, beside Kafka (docs/actions.md); empty for none."""
+    retrain_after_windows: Annotated[int, msgspec.Meta(ge=0)] = 3
+    """Ask for a retraining once so many windows on end (of the first length) have drifted and the model suffers; 0:
+    never."""
+    retrain_every_days: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Ask for a retraining so long after the last one, or after the baseline was activated; 0: never."""
+    retrain_after_labels: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Ask for a retraining once so many inputs have been labelled since the last one; 0: never."""
+    retrain_min_labels: Annotated[int, msgspec.Meta(ge=0)] = 100
+    """Never ask before so many inputs have been labelled since the last request, whatever the reason."""
+    cooldown_hours: Annotated[float, msgspec.Meta(ge=0)] = 24.0
+    """After a request to retrain a model, or to roll a version back, the next one waits for so long."""
+
+
 class IngestSettings(Section, frozen=True):
     """How records are taken in."""
 
@@ -174,7 +304,29 @@ class WebSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8600
     token: str = ""
-    """Bearer token; needed for every address but loopback. Health endpoints never ask for it."""
+    """Bearer token with all rights; this or another way to sign in is needed for every address but loopback. Health
+    endpoints never ask for it."""
+    tokens_file: str = ""
+    """YAML file of tokens by name, each with its role (docs/pages.md); empty for none. Read again when it changes."""
+    session_key: str = ""
+    """Secret that signs the pages' sessions; empty: ``web.token``, else sessions end with the process."""
+    session_hours: Annotated[float, msgspec.Meta(gt=0, le=720)] = 12.0
+    """After so long, people sign in to the pages again."""
+    proxy_user_header: str = ""
+    """Header in which a reverse proxy names the person who is signed in there (``X-Forwarded-User``); empty: none."""
+    proxy_roles_header: str = ""
+    """Header in which it names their roles or groups, separated by commas; the highest role among them counts, and
+    whoever has none is a viewer. Empty: all are viewers."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies whose headers are believed."""
+    tls_certificate: str = ""
+    """PEM file of the certificate, with those between it and its authority; empty for plain HTTP."""
+    tls_key: str = ""
+    """PEM file of its key."""
+    failed_sign_ins_per_minute: Count = 10
+    """So many wrong tokens of one address are looked at; more are refused unseen."""
+    writes_per_minute: Count = 600
+    """So many changes of one person or address are taken; more are refused."""
     public_url: str = ""
     """How others reach the server, for links in actions (``https://segwatch.example``); empty means host and port."""
     refresh_seconds: Seconds = 5.0
@@ -183,6 +335,31 @@ class WebSettings(Section, frozen=True):
     """Most series that ``/metrics`` exports; what is cut is said by a metric of its own."""
     max_slices: Count = 200
     """Most slices of one slice key and model version that ``/metrics`` exports, the first in their order."""
+
+
+class AnnotationSettings(Section, frozen=True):
+    """The annotation tool: what is pushed to it and pulled from it, and its webhooks."""
+
+    tool: Literal["", "cvat", "labelstudio"] = ""
+    """For ``relabel push`` and ``labels pull``, and for CVAT's webhook; empty means none."""
+    url: str = ""
+    """``https://host[:port]`` of the tool."""
+    project: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Number of Label Studio's project, or of CVAT's task."""
+    token: str = ""
+    """CVAT: a personal access token, or ``Token KEY``. Label Studio: either kind of its access tokens."""
+    image_prefix: str = ""
+    """Address under which the tool finds the images, before their file names."""
+    model: str = ""
+    """Model whose classes the labels have; needed where there are several."""
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """How long the tool may be silent."""
+    cvat_secret: str = ""
+    """Of CVAT's webhook, which signs with it; empty refuses all."""
+    labelstudio_secret: str = ""
+    """What Label Studio's webhook sends in the header ``X-Segwatch-Secret``; empty refuses all."""
+    max_webhook_bytes: Count = 32 * 1024 * 1024
+    """Larger bodies of webhooks are refused."""
 
 
 class PrometheusSettings(Section, frozen=True):
@@ -211,10 +388,17 @@ class Settings(Section, frozen=True):
     windows: WindowSettings = WindowSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     images: ImageSettings = ImageSettings()
+    s3: S3Settings = S3Settings()
+    samples: SampleSettings = SampleSettings()
+    redact: RedactSettings = RedactSettings()
     drift: DriftSettings = DriftSettings()
     quality: QualitySettings = QualitySettings()
+    relabel: RelabelSettings = RelabelSettings()
+    canary: CanarySettings = CanarySettings()
+    actions: ActionSettings = ActionSettings()
     ingest: IngestSettings = IngestSettings()
     web: WebSettings = WebSettings()
+    annotation: AnnotationSettings = AnnotationSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
     log: LogSettings = LogSettings()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from alerts.slo import openslo, sloth
+from alerts.slo.foreign import Imported
 from alerts.slo.parse import check_names, parse
 from alerts.slo.spec import Slo, SpecError
 from monitor.errors import InputError
@@ -88,37 +91,72 @@ def read_documents(file: Path) -> list[Document]:
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
     if not found:
-        raise InputError(f"{file}: no SLO in it")
+        raise InputError(f"{file}: nothing is in it")
     return found
 
 
 class SloFiles:
-    """SLOs with the documents that they came from, so that errors found later have a place, too."""
+    """SLOs with the documents that they came from, so that errors found later have a place, too.
 
-    def __init__(self, files: Iterable[Path]) -> None:
-        """Raises InputError for a file that cannot be read, an SLO that is wrong, or a name that comes twice."""
-        self._documents: list[Document] = []
+    Documents of OpenSLO and of Sloth are told from ours by what they say of themselves. ``notes``: what of them could
+    not be kept.
+    """
+
+    def __init__(self, files: Iterable[Path], form: Literal["auto", "openslo", "sloth"] = "auto") -> None:
+        """Raises InputError for a file that cannot be read, an SLO that is wrong, or a name that comes twice.
+
+        ``form``: what all documents must be.
+        """
+        self._documents = [document for file in files for document in read_documents(file)]
         self.slos: list[Slo] = []
-        for file in files:
-            for document in read_documents(file):
-                position = len(self._documents)
-                self._documents.append(document)
-                try:
-                    parsed = parse(document.tree)
-                except SpecError as error:
-                    raise document.error(error) from None
-                # The document's number goes before the path while SLOs of several are together.
-                self.slos += [replace(slo, path=(position, *slo.path)) for slo in parsed]
+        self.notes: list[str] = []
+        with self._placed_errors():
+            self._read(form)
         self.check(check_names)
+
+    def _read(self, form: str) -> None:
+        foreign: dict[int, Any] = {}
+        for number, document in enumerate(self._documents):
+            found = "openslo" if openslo.is_openslo(document.tree) else "sloth" if sloth.is_sloth(document.tree) else ""
+            if form not in ("auto", found):
+                raise SpecError((number,), f"expected a document of {form}")
+            if found == "openslo":
+                foreign[number] = document.tree
+            elif found == "sloth":
+                self._take(sloth.read(document.tree, number))
+            else:
+                self.slos += self._ours(number)
+        self._take(openslo.read(foreign))  # all together, since one may name another
+        self.slos.sort(key=lambda slo: slo.path[0])
+
+    def _ours(self, number: int) -> list[Slo]:
+        try:
+            parsed = parse(self._documents[number].tree)
+        except SpecError as error:
+            raise SpecError((number, *error.path), error.message) from None
+        # The document's number goes before the path while SLOs of several are together.
+        return [replace(slo, path=(number, *slo.path)) for slo in parsed]
+
+    def _take(self, found: Imported) -> None:
+        self.slos += found.slos
+        self.notes += [str(self._placed(SpecError(note.path, note.message))) for note in found.notes]
 
     def check(self, check: Any, *arguments: Any) -> None:
         """Run a check over all SLOs; its SpecError becomes an InputError with file and line."""
-        try:
+        with self._placed_errors():
             check(self.slos, *arguments)
+
+    @contextmanager
+    def _placed_errors(self) -> Iterator[None]:
+        try:
+            yield
         except SpecError as error:
-            position, *rest = error.path
-            assert isinstance(position, int)
-            raise self._documents[position].error(SpecError(tuple(rest), error.message)) from None
+            raise self._placed(error) from None
+
+    def _placed(self, error: SpecError) -> InputError:
+        position, *rest = error.path
+        assert isinstance(position, int)
+        return self._documents[position].error(SpecError(tuple(rest), error.message))
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:

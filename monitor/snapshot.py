@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from detectors.harm import Harm
+from monitor.canary_series import readings as canary_readings
 from monitor.metrics import BaselineFact, DriftReading, PartitionLag, SignalReading, Totals
 from monitor.quality_series import IouReading
+from monitor.service_series import ProcessFacts, ServiceFacts
 from monitor.sources.protocol import Partition
 from monitor.store.store import Store
 from monitor.store.values import PartitionProgress, StoredScore
@@ -31,6 +34,7 @@ class _Verdict(msgspec.Struct, frozen=True):
     """The part of a stored verdict that becomes metrics; its other fields are skipped."""
 
     scores: tuple[_Score, ...] = ()
+    harm: Harm | None = None
     frechet: _Frechet | None = None
 
 
@@ -54,11 +58,19 @@ _VERDICT = msgspec.json.Decoder(_Verdict)
 
 
 def snapshot(
-    store: Store, length_us: int, now_us: int, max_slices: int, pause: Callable[[], None] = lambda: None
+    store: Store,
+    length_us: int,
+    now_us: int,
+    max_slices: int,
+    pause: Callable[[], None] = lambda: None,
+    *,
+    topics: Sequence[str] = (),
+    process: ProcessFacts | None = None,
 ) -> Totals:
     """Everything behind one page. ``length_us``: the length of the windows whose scores are shown.
 
-    ``max_slices``: of each slice key and model version. ``pause`` is called between two pieces of work.
+    ``max_slices``: of each slice key and model version. ``pause`` is called between two pieces of work. ``topics``: to
+    which messages are delivered. ``process``: what the process that serves the page says of itself.
     """
     tallies = store.read_tallies(pause)
     scores = store.latest_scores(length_us=length_us, slices=max_slices)
@@ -81,7 +93,9 @@ def snapshot(
             for one in store.early_readings()
             if (entry := active.get((one.model, one.version))) is not None and entry.meta.id == one.baseline_id
         },
+        service=ServiceFacts(store.heartbeats(), store.outbox_backlog(), topics, process, store.deliveries.waiting()),
         quality={(one.model, one.version): _iou(one.payload) for one in store.quality()},
+        canaries=canary_readings(store.canaries.verdicts()),
     )
 
 
@@ -113,7 +127,8 @@ def _reading(score: StoredScore) -> DriftReading:
     )
     # A slice has none of its own: of all records there is one for each version.
     distance = verdict.frechet.distance if verdict.frechet is not None and not score.slice else None
-    return DriftReading(score.model, score.version, score.slice, score.end_us, score.records, signals, distance)
+    harm = verdict.harm if verdict.scores and not score.slice else None
+    return DriftReading(score.model, score.version, score.slice, score.end_us, score.records, signals, distance, harm)
 
 
 def _lags(progress: Iterable[PartitionProgress], now_us: int) -> list[PartitionLag]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from detectors.active_learning import draw_spread, points, wishes
+from detectors.quality.novelty import NOTABLE, novelty
 from detectors.quality.selection import Chances, chances
+from monitor.class_need import needs_of, wish_text
 from monitor.classes import Classes
+from monitor.draws import draw
 from monitor.drift import Baselines
-from monitor.kept_masks import kept
-from monitor.records import decode_semantic
+from monitor.kept_masks import found_classes
 from monitor.settings import Settings
 from monitor.store.leader import Leader
 from monitor.store.store import Store
@@ -21,6 +23,9 @@ from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US
 MOST_NAMED = 5
 SPAN_PANES = 12
 """Panes of one choice: enough records for rare classes to be among them, and few enough to hold in memory."""
+
+Found = tuple[str, int, float | None, bytes, bytes | None]
+"""A record to choose from: input, event time, confidence, masks, sketch."""
 
 
 class SpotChecks:
@@ -32,11 +37,13 @@ class SpotChecks:
         self._baselines = baselines
         self._wall_us = wall_us
         self._span_us = SPAN_PANES * settings.windows.pane_seconds * SECOND_US
+        relabel = settings.relabel
+        self._active_per_day = relabel.budget_per_day * relabel.active_share if relabel.strategy == "random" else 0.0
 
     def step(self, leader: Leader, watermark_us: int) -> int:
         """Choose among the records of closed panes. Returns how many were chosen."""
         quality = self._settings.quality
-        if not quality.spot_checks_per_day or not quality.keep_masks_days:
+        if not (quality.spot_checks_per_day or self._active_per_day) or not quality.keep_masks_days:
             return 0
         chosen = 0
         extents = {(one.model, one.version): one for one in self._store.pane_extent() if not one.slice}
@@ -55,28 +62,29 @@ class SpotChecks:
                 chosen += len(rows)
         return chosen
 
-    def _choose(
-        self, model: str, version: str, classes: Classes, found: list[tuple[str, int, float | None, bytes]]
-    ) -> list[SpotCheckRow]:
+    def _choose(self, model: str, version: str, classes: Classes, found: Sequence[Found]) -> list[SpotCheckRow]:
         quality = self._settings.quality
-        wanted = quality.spot_checks_per_day * self._span_us / DAY_US
-        names = [self._names(masks, classes) for *_, masks in found]
-        confidence = np.array([np.nan if one is None else one for _, _, one, _ in found], np.float64)
-        drawn = chances(
-            names,
-            confidence,
-            wanted * (1 - quality.training_share),
-            wanted * quality.training_share,
-            frozenset(name for name, _ in classes.critical),
-        )
+        share = self._span_us / DAY_US
+        checks = quality.spot_checks_per_day * (1 - quality.training_share) * share
+        training = (quality.spot_checks_per_day * quality.training_share + self._active_per_day) * share
+        names = [found_classes(masks, classes, self._settings.images.max_pixels) for *_, masks, _ in found]
+        confidence = np.array([np.nan if one is None else one for _, _, one, _, _ in found], np.float64)
+        needs = needs_of(self._store, model, version, self._settings.relabel.interval_width) if training else ()
+        need = {one.class_name: one.need for one in needs}
+        where = points([sketch for *_, sketch in found])
+        novel = novelty(where)
+        wished = wishes(confidence, names, need) + novel
+        drawn = chances(names, wished, checks, training, frozenset(name for name, _ in classes.critical))
+        trained = draw_spread(where, drawn.training, _generator(model, version, found))
         now_us = self._wall_us()
         rows = []
-        for row, (input_id, event_time_us, _, _) in enumerate(found):
-            stream = _stream(drawn, row, model, version, input_id)
+        for row, (input_id, event_time_us, *_) in enumerate(found):
+            stream = _stream(drawn, row, bool(trained[row]), model, version, input_id)
             if stream:
-                reason = (
-                    "unsure" if stream == "training" else ", ".join(sorted(names[row])[:MOST_NAMED]) or "nothing found"
-                )
+                reason = ", ".join(sorted(names[row])[:MOST_NAMED]) or "nothing found"
+                if stream == "training":
+                    reason = wish_text(None if np.isnan(confidence[row]) else float(confidence[row]), names[row], need)
+                    reason += ", unlike the baseline" if novel[row] >= NOTABLE else ""
                 rows.append(
                     SpotCheckRow(
                         input_id,
@@ -91,29 +99,17 @@ class SpotChecks:
                 )
         return rows
 
-    def _names(self, masks: bytes, classes: Classes) -> frozenset[str]:
-        """Classes that the model found in a record."""
-        record = kept(masks)
-        names = {one.class_name for one in record.instances or ()}
-        if record.semantic is not None:
-            indices, _ = decode_semantic(record.semantic, self._settings.images.max_pixels)
-            position = classes.position_of_index
-            names |= {classes.names[position[value]] for value in np.unique(indices).tolist() if value in position}
-        return frozenset(names & classes.position.keys())  # a name that nobody knows is no class to look for
 
-
-def _stream(drawn: Chances, row: int, model: str, version: str, input_id: str) -> str:
+def _stream(drawn: Chances, row: int, trained: bool, model: str, version: str, input_id: str) -> str:
     """By which draw a record is chosen, "" for none: the same one whoever draws, and however often."""
-    draw = _draw("uniform", model, version, input_id)
-    if draw < drawn.floor[row]:
+    chance = draw("uniform", model, version, input_id)
+    if chance < drawn.floor[row]:
         return "uniform"
-    if draw < drawn.uniform[row]:
+    if chance < drawn.uniform[row]:
         return "stratified"
-    return "training" if _draw("training", model, version, input_id) < drawn.training[row] else ""
+    return "training" if trained else ""
 
 
-def _draw(stream: str, *identity: str) -> float:
-    """A number in [0, 1) that depends on nothing but the record."""
-    text = "\0".join((stream, *identity)).encode("utf-8", "surrogatepass")
-    hashed = hashlib.blake2b(text, digest_size=8, person=b"spot checks").digest()
-    return int.from_bytes(hashed) / 2.0**64
+def _generator(model: str, version: str, found: Sequence[Found]) -> np.random.Generator:
+    """The same for the same records, whoever draws."""
+    return np.random.default_rng(int(draw("training", model, version, *(one[0] for one in found)) * 2**53))

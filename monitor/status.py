@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from monitor.actions_view import open_actions
 from monitor.store.store import Store
 from monitor.store.values import EarlyReading
 from monitor.tallies import RECORDS
@@ -33,6 +34,7 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
     for score in store.latest_scores():
         windows.setdefault((score.model, score.version), []).append(json.loads(score.payload))
     quality = {(one.model, one.version): json.loads(one.payload)["classes"] for one in store.quality()}
+    asked = open_actions(store, now_us)
     tests = {(one.model, one.version, one.baseline_id): one for one in store.early_readings()}
     models = []
     for model, version in sorted((set(outcomes) | set(active) | set(windows)) - {("", "")}):
@@ -49,7 +51,7 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
                 "early": _early(test) if test else None,
                 "quality": quality.get((model, version), []),
                 "budgets": [],
-                "open_actions": [],
+                "open_actions": asked.get((model, version), []),
             }
         )
     return {

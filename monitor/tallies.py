@@ -13,6 +13,7 @@ fixed point (microseconds, millionths, nano-dollars), since a sum of floats depe
 series             label                   bucket                 unit of the value
 ================== ======================= ====================== =====================================
 records            outcome                 0                      records
+inference_status   status                  0                      records
 latency_bucket     ""                      index, LATENCY_BUCKETS records in this bucket alone
 latency_sum_us     ""                      0                      microseconds
 cost_nano_usd      ""                      0                      1e-9 US dollars
@@ -21,8 +22,15 @@ confidence_sum_micro class name            0                      millionths of 
 dead_letter        reason                  0                      records; model and version are ""
 dropped            reason                  0                      records; model and version are ""
 backbone_fallbacks ""                      0                      times; model and version are ""
+embedding_batches  device                  0                      batches; model and version are ""
+embedding_us       device                  0                      microseconds; model and version are ""
+outbox_failures    topic                   0                      attempts; model and version are ""
+deliveries         receiver                index, DELIVERED       attempts; model and version are ""
 labels             outcome                 0                      labels read; model and version are ""
 label_joins        outcome                 0                      records: ``joined``, ``unjoinable``
+label_delay_bucket ""                      index, DELAY_BUCKETS   labels in this bucket alone
+label_delay_sum_us ""                      0                      microseconds
+annotator_pairs    class name              0 agree, 1 disagree    instances that two annotators labelled
 spotcheck_images   ""                      0                      records, of the uniform stream
 spotcheck_instances class name             0 tp, 1 fp, 2 fn       instances
 spotcheck_iou_bucket class name            index, IOU_BUCKETS     instances, or images of semantic maps
@@ -64,10 +72,18 @@ CONFIDENCE_SUM_MICRO: Final = "confidence_sum_micro"
 DEAD_LETTER: Final = "dead_letter"
 DROPPED: Final = "dropped"
 BACKBONE_FALLBACKS: Final = "backbone_fallbacks"
+INFERENCE_STATUS: Final = "inference_status"
+EMBEDDING_BATCHES: Final = "embedding_batches"
+EMBEDDING_US: Final = "embedding_us"
+OUTBOX_FAILURES: Final = "outbox_failures"
+DELIVERIES: Final = "deliveries"
 LAST_EVENT_US: Final = "last_event_us"
 
 LABELS: Final = "labels"
 LABEL_JOINS: Final = "label_joins"
+LABEL_DELAY_BUCKET: Final = "label_delay_bucket"
+LABEL_DELAY_SUM_US: Final = "label_delay_sum_us"
+ANNOTATOR_PAIRS: Final = "annotator_pairs"
 SPOTCHECK_IMAGES: Final = "spotcheck_images"
 SPOTCHECK_INSTANCES: Final = "spotcheck_instances"
 SPOTCHECK_IOU_BUCKET: Final = "spotcheck_iou_bucket"
@@ -81,8 +97,20 @@ MAXIMA: Final = frozenset({LAST_EVENT_US, LAST_LABEL_US})
 OUTCOMES: Final = ("ok", "failed", "dead_letter", "duplicate", "late", "dropped")
 """How a record can end; the numbers add up to the records read."""
 
-LABEL_OUTCOMES: Final = ("accepted", "replaced", "duplicate", "superseded", "dead_letter")
+STATUSES: Final = ("ok", "error", "timeout", "oom")
+"""What a model's service says of an inference; those but ``ok`` add up to the outcome ``failed``."""
+
+DEVICES: Final = ("cpu", "cuda")
+"""Where backbones run."""
+
+DELIVERED: Final = ("delivered", "failed", "given_up")
+"""How an attempt at delivering an action to a receiver can end, in the order of the buckets of ``deliveries``."""
+
+LABEL_OUTCOMES: Final = ("accepted", "replaced", "duplicate", "superseded", "purged", "dead_letter")
 """What can become of a label that was read; the numbers add up."""
+
+AGREEMENTS: Final = ("agree", "disagree")
+"""In the order of the buckets of ``annotator_pairs``."""
 
 VERDICTS: Final = ("tp", "fp", "fn")
 """In the order of the buckets of ``spotcheck_instances``."""
@@ -100,6 +128,9 @@ DROPPED_REASONS: Final = ("retention", "unreadable")
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds, the Prometheus clients' own: they span a small network on a GPU and a large one on a CPU."""
+
+DELAY_BUCKETS: Final = (60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 172_800.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592e3)
+"""Upper bounds in seconds: from a minute (assisted labelling at once) over 1, 2, 3, 7 and 14 days to 30."""
 
 CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Upper bounds of scores. They end at 1, so the overflow bucket stays at 0."""

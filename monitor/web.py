@@ -5,39 +5,27 @@ a room above this one.
 
 Who may ask: on loopback anybody on the machine, without signing in, but only under a loopback name in ``Host`` (else a
 web page could reach the service by a name of its own that it points at 127.0.0.1). On any other address the service
-refuses to start without ``web.token``, which every path but the health ones then wants as ``Authorization: Bearer``.
+refuses to start without a way to sign in, and every path but the health ones then wants to know who asks: see
+monitor/web_gate.py.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monitor.audit import http_user
 from monitor.errors import InputError, SegwatchError, StoreError
 from monitor.exposition import CLASSIC_TYPE, OPENMETRICS_TYPE, accepts_openmetrics
 from monitor.live_settings import Reloaded
 from monitor.scrape import Format
 from monitor.version import __version__
 from monitor.web_access import is_loopback
-
-OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
-
-SECURITY_HEADERS: Final = {
-    # No script at all and nothing from elsewhere: what a record says can never run in somebody's browser.
-    "content-security-policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+from monitor.web_gate import Gate, GateState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +37,7 @@ class Readiness:
     text: str
 
 
-class WebState(Protocol):
+class WebState(GateState, Protocol):
     """What the web server can ask. Its methods are called from several threads; StoreError becomes a 503."""
 
     def token(self) -> str:
@@ -58,8 +46,11 @@ class WebState(Protocol):
     def readiness(self) -> Sequence[Readiness]:
         """Whether the store answers and each role of this process runs."""
 
-    def reload(self) -> Reloaded:
-        """Read the settings again; raises SettingsError with nothing changed where they are bad."""
+    def reload(self, who: str) -> Reloaded:
+        """Read the settings again; raises SettingsError with nothing changed where they are bad.
+
+        ``who``: for the audit log.
+        """
 
     def metrics(self, fmt: Format, compressed: bool) -> bytes:
         """The page for Prometheus."""
@@ -74,6 +65,9 @@ class WebState(Protocol):
 
         Raises InputError for a time that is none.
         """
+
+    def newest_windows(self, limit: int) -> Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]:
+        """The newest windows of all records and the shortest length by (model, version), in order of time."""
 
     def baselines(self) -> Sequence[Mapping[str, Any]]:
         """All baselines, as ``segwatch baseline list --json``."""
@@ -207,7 +201,7 @@ def create_app(state: WebState, host: str, pages: Sequence[APIRouter] = ()) -> F
     app.include_router(_api(state))
     for router in pages:
         app.include_router(router)
-    app.add_middleware(_Guard, state=state, local_only=is_loopback(host))
+    app.add_middleware(Gate, state=state, local_only=is_loopback(host))
     return app
 
 
@@ -247,8 +241,8 @@ def _operations(state: WebState) -> APIRouter:
         return _json({"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503)
 
     @router.post("/-/reload", response_class=Response, summary="Read the settings again; bad ones change nothing")
-    def reload() -> Response:
-        return _json(asdict(state.reload()))
+    def reload(request: Request) -> Response:
+        return _json(asdict(state.reload(http_user(request.headers, token=bool(state.token())))))
 
     return router
 
@@ -280,61 +274,3 @@ def _api(state: WebState) -> APIRouter:
         return _json({"baselines": list(state.baselines())})
 
     return router
-
-
-class _Guard:
-    """Decides who may ask, before anything else is looked at; adds the security headers to every answer."""
-
-    def __init__(self, app: ASGIApp, state: WebState, local_only: bool) -> None:
-        self._app = app
-        self._state = state
-        self._local_only = local_only
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name for name, _ in message["headers"]}
-                own = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in present)]
-            await send(message)
-
-        refusal = self._refusal(scope)
-        answer: Callable[[Scope, Receive, Send], Awaitable[None]] = self._app if refusal is None else refusal
-        await answer(scope, receive, send_with_headers)
-
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._local_only and not is_loopback(_host_name(headers.get("host", ""))):
-            return _json({"error": "this server answers to loopback names only (Host)"}, 421)
-        if scope["method"] not in ("GET", "HEAD") and _is_cross_site(headers):
-            return _json({"error": "requests from other sites' pages are refused (Origin)"}, 403)
-        token = self._state.token()
-        if token and scope["path"] not in OPEN_PATHS:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            matches = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
-            if scheme.lower() != "bearer" or not matches:
-                response = _json({"error": "a token is needed: Authorization: Bearer ..."}, 401)
-                response.headers["www-authenticate"] = 'Bearer realm="segwatch"'
-                return response
-        return None
-
-
-def _host_name(host: str) -> str:
-    """``Host`` without its port.
-
-    >>> _host_name("localhost:8600"), _host_name("[::1]:8600"), _host_name("127.0.0.1")
-    ('localhost', '::1', '127.0.0.1')
-    """
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _is_cross_site(headers: Mapping[str, str]) -> bool:
-    # Browsers add Origin to every POST; programs such as curl send none.
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")

@@ -32,7 +32,7 @@ from monitor.sources.memory import MemorySource
 from monitor.sources.protocol import Partition, Source
 from monitor.store.store import Store
 from monitor.store.values import PaneKey
-from monitor.tallies import RECORDS, TallyKey
+from monitor.tallies import EMBEDDING_BATCHES, EMBEDDING_US, RECORDS, TallyKey
 from monitor.windows import SECOND_US, to_text
 from tests.made_records import MASK, lines, predictions
 
@@ -196,13 +196,17 @@ def feed(store: Store, settings: Settings, values: Iterable[bytes | None], **log
 
 
 def state_of(store: Store) -> tuple[dict[PaneKey, bytes], dict[TallyKey, int]]:
-    """Every pane's merged state and every tally: what must not depend on who counted, or in which order."""
+    """Every pane's merged state and every tally: what must not depend on who counted, or in which order.
+
+    How long the backbone took, and in how many batches, does.
+    """
     panes: dict[PaneKey, list[bytes]] = {}
     for extent in store.pane_extent():
         for pane in store.read_panes(extent.model, extent.version, slice=extent.slice, baseline_id=extent.baseline_id):
             panes.setdefault(pane.key, []).append(pane.state)
     merged = {key: PaneState.merged(parts).to_bytes() for key, parts in panes.items()}
-    return merged, {key: value for key, value in store.read_tallies().items() if value}
+    work = (EMBEDDING_BATCHES, EMBEDDING_US)
+    return merged, {key: n for key, n in store.read_tallies().items() if n and key.series not in work}
 
 
 def outcomes_of(store: Store) -> Counter[str]:

@@ -353,7 +353,7 @@ class TestReplay:
 
     def test_the_alarm_leaves_its_action(self, replayed: Done, tmp_path: Path) -> None:
         actions = [json.loads(line) for line in (tmp_path / ".segwatch/actions.jsonl").read_text().splitlines()]
-        assert {one["type"] for one in actions} == {"segwatch.alert.v1"}
+        assert {one["type"] for one in actions} == {"segwatch.alert.v1", "segwatch.relabel_requested.v1"}
         assert len({one["id"] for one in actions}) == len(actions) >= 1
 
     def test_again_everything_is_a_duplicate(self, segwatch: Segwatch, replayed: Done) -> None:

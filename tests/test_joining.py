@@ -328,5 +328,65 @@ class TestOnceEach:
         (row,) = store.judged("street")
         assert (row.revision, from_payload(row.payload).classes) == (1, [*before.classes, "tram"])
         assert sums(from_payload(row.payload)) == sums(before)
+
+    @pytest.mark.parametrize("version", ["1", "2"])
+    def test_a_label_of_an_unknown_class_counts_once_a_baseline_has_the_class(
+        self, store: Store, settings: Settings, tmp_path: Path, version: str
+    ) -> None:
+        """``version`` "2" has no baseline of its own. Nobody leads when the new one becomes active."""
+        trams = seen(1, EVENT_US, ("tram", 0.9, square(0)), version=version)
+        put(store, settings, trams, seen(2, EVENT_US, CAR, version=version))
+        put(
+            store, settings, label(1, after(EVENT_US), ("tram", square(5))), label(2, after(EVENT_US), (CAR[0], CAR[2]))
+        )
+        before = judged(store, version)
+        assert [[one.problem for one in each.labels] for each in before] == [["unknown_class"], [""]]
+        file = tmp_path / "more.jsonl"
+        file.write_bytes(lines(predictions(60, EVENT_US - 50 * HOUR_US, 1, first=700_000)))
+        more = Classes((*before[0].classes, "tram"), (0, 1, 2, 3))
+        make_baseline(
+            settings, store, [file], model="street", version="1", classes=more, activate=True, embedders=embedders()
+        )
+        for _ in range(2):  # the second time there is nothing left to do
+            finish(store, settings)
+            assert [sums(one) for one in judged(store, version)] == [{"tram": (50, 150)}, {"car": (100, 100)}]
+            assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 2}
+            assert tallies(store, SPOTCHECK_INSTANCES) == {("car", 0): 1, ("tram", 1): 1, ("tram", 2): 1}
+            assert tallies(store, LABEL_JOINS) == {("bad", 0): 1, ("joined", 0): 1}
+        assert [row.revision for row in store.judged("street", version)] == [1, 1]
+        assert [rows[0].state for rows in store.labels_of(["input-000001", "input-000002"]).values()] == ["judged"] * 2
+        assert store.outbox_pending() == 1  # the dead letter from when it was refused
+
+
+class TestTooLate:
+    def test_a_correction_that_comes_after_the_masks_are_gone_is_counted_and_changes_nothing(
+        self, store: Store, settings: Settings
+    ) -> None:
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(5))))
+        with store.try_lead() as leader:
+            assert leader.forget_masks(NOW_US) == 1
+        for _ in range(2):
+            put(store, settings, label(1, after(EVENT_US, 900), ("car", square(0)), annotation_version=2))
+            assert [sums(one) for one in judged(store)] == [{"car": (50, 150)}]
+            assert tallies(store, LABEL_JOINS) == {("joined", 0): 1, ("uncorrectable", 0): 1}
+        put(store, settings, label(1, after(EVENT_US, 950), ("car", square(0)), annotation_version=3))
+        assert tallies(store, LABEL_JOINS) == {("joined", 0): 1, ("uncorrectable", 0): 2}
+
+    def test_a_correction_beyond_the_join_days_leaves_what_was_said_before(
+        self, store: Store, settings: Settings
+    ) -> None:
+        event_us = NOW_US - 40 * DAY_US
+        put(store, settings, seen(1, event_us, CAR), label(1, event_us + DAY_US, ("car", square(5))))
+        late = event_us + 31 * DAY_US
+        put(store, settings, label(1, late, ("car", square(0)), annotation_version=2))
+        # Another annotator's label has all of it judged again; what came too late stays out.
+        put(store, settings, label(1, event_us + 2 * DAY_US, ("car", square(0)), annotator="bob"))
+        (one,) = judged(store)
+        assert [(each.annotator, each.annotation_version, each.problem) for each in one.labels] == [
+            ("ann", 1, ""),
+            ("bob", 1, ""),
+        ]
+        assert sums(one) == {"car": (50, 150)}
+        assert tallies(store, LABEL_JOINS) == {("joined", 0): 2, ("uncorrectable", 0): 1}
         assert tallies(store, SPOTCHECK_IMAGES) == {("", 0): 1}
         assert not tallies(store, SPOTCHECK_CORRECTION)

@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 
 from monitor.classes import Classes
 from monitor.errors import InputError
-from monitor.labels import FORMATS, detect_format, read_labels
+from monitor.labels.formats import FORMATS, detect_format, read_labels
 from monitor.labels.outlines import MAX_OUTLINE
 from monitor.records import Label, Limits, Model, decode
 from monitor.records.png import read_samples
@@ -747,13 +747,83 @@ class TestPngFolder:
             read(tmp_path / "none", classes=CLASSES)
 
 
+CVAT_XML = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<image id="0" name="a.png" width="4" height="3">
+  <mask label="car" source="manual" occluded="0" rle="1, 2, 1" left="1" top="0" width="2" height="2" z_order="0"></mask>
+  <polygon label="sky" points="0.0,0.0;3.5,0.0;0.0,2.5" z_order="-1"></polygon>
+  <tag label="night"></tag>
+</image>
+<image id="1" name="b.png" width="4" height="3"/>
+</annotations>
+"""
+
+
+def cvat_tree() -> Tree:
+    shape = {"type": "mask", "frame": 0, "label_id": 5, "points": [1.0, 2.0, 1.0, 1.0, 0.0, 2.0, 1.0]}
+    frames = [{"name": "a.png", "width": 4, "height": 3}]
+    return {
+        "labels": [{"id": 5, "name": "car", "attributes": []}],
+        "meta": {"size": 1, "frames": frames, "deleted_frames": []},
+        "annotations": {"version": 1, "tags": [], "shapes": [shape], "tracks": []},
+    }
+
+
+def label_studio_tree() -> list[Tree]:
+    """A brush mask over all of 1 x 2 pixels, a polygon, and what is no label."""
+    size = {"original_width": 2, "original_height": 1, "image_rotation": 0}
+    rle = [0, 0, 0, 8, 57, 27, 252, 255, 224]
+    brush = {"type": "brushlabels", "value": {"format": "rle", "rle": rle, "brushlabels": ["car"]}, **size}
+    points = [[0.0, 0.0], [100.0, 0.0], [100.0, 100.0]]
+    polygon = {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["sky"]}, **size}
+    choice = {"type": "choices", "value": {"choices": ["blurred"]}}
+    done = {"id": 1, "updated_at": "2026-11-23T13:00:00Z", "result": [brush, polygon, choice]}
+    skipped = {"id": 2, "was_cancelled": True, "result": []}
+    return [
+        {"id": 4, "data": {"image": "/data/local-files/?d=cam/a.png"}, "annotations": [done, skipped]},
+        {"id": 5, "data": {"image": "b.png"}, "annotations": []},
+    ]
+
+
+class TestTools:
+    def test_cvats_shapes(self, tmp_path: Path) -> None:
+        for name in ("cvat", "cvat-json"):
+            first = read(exports(tmp_path / name)[name])[0]
+            assert (first["input_id"], first["image_size"]) == ("a", [3, 4])
+            [car] = [one for one in first["instances"] if one["class"] == "car"]
+            assert painted(car["mask"], 3, 4).tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+        first, second = read(exports(tmp_path / "again")["cvat"])
+        # By z_order: what lies under the others comes first.
+        assert [one["class"] for one in first["instances"]] == ["sky", "car"]
+        assert first["instances"][0]["mask"] == [[0.0, 0.0, 3.5, 0.0, 0.0, 2.5]]
+        assert second["instances"] == []
+
+    def test_label_studios_results(self, tmp_path: Path) -> None:
+        [record] = read(written(tmp_path, label_studio_tree()))
+        assert record["input_id"] == "a" and record["label_time"] == "2026-11-23T13:00:00Z"
+        car, sky = record["instances"]
+        assert painted(car["mask"], 1, 2).tolist() == [[1, 1]]
+        assert sky["mask"] == [[0.0, 0.0, 2.0, 0.0, 2.0, 1.0]]
+
+    def test_a_map_is_made_where_it_is_asked_for(self, tmp_path: Path) -> None:
+        record = read(written(tmp_path, CVAT_XML, "a.xml"), form="semantic", classes=CLASSES)[0]
+        indices = read_samples(base64.b64decode(record["semantic"]["classes_png"]), "it", 100)
+        assert indices[0, 2] == 7 and indices[2, 3] == 255 and indices[0, 0] == 0
+        without = Classes(CLASSES.names, CLASSES.indices)
+        with pytest.raises(InputError, match="has no mask, and the classes ignore no index"):
+            read(written(tmp_path, CVAT_XML, "a.xml"), form="semantic", classes=without)
+
+
 def exports(folder: Path) -> dict[str, Path]:
     """One good export of each format."""
-    (folder / "maps").mkdir()
+    (folder / "maps").mkdir(parents=True)
     (folder / "maps" / "a.png").write_bytes(png(np.zeros((4, 4), np.uint8)))
     return {
         "coco": written(folder, coco_tree(), "instances.json"),
         "coco-panoptic": panoptic_export(folder),
+        "cvat": written(folder, CVAT_XML, "annotations.xml"),
+        "cvat-json": written(folder, cvat_tree(), "job.json"),
+        "labelstudio": written(folder, label_studio_tree(), "tasks.json"),
         "png-folder": folder / "maps",
     }
 
@@ -773,8 +843,10 @@ class TestEveryFormat:
         assert set(exports(tmp_path)) == set(FORMATS)
 
     def test_other_files_are_none_of_them(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="is none of the formats coco-panoptic, coco, png-folder"):
-            read(written(tmp_path, "<annotations/>"))
+        with pytest.raises(
+            InputError, match="is none of the formats coco-panoptic, cvat, cvat-json, labelstudio, coco"
+        ):
+            read(written(tmp_path, "annotations"))
         with pytest.raises(InputError, match="no such file"):
             read(tmp_path / "missing.json")
 
@@ -824,6 +896,33 @@ class TestFuzzing:
         path = tmp_path / "export.json"
         path.write_bytes(damaged(data, small_tree()).encode("utf-8", "surrogatepass"))
         self.check(path, "coco")
+
+    @fuzzed
+    @given(data=st.data())
+    def test_cvat_json(self, tmp_path: Path, data: st.DataObject) -> None:
+        path = tmp_path / "job.json"
+        path.write_bytes(damaged(data, cvat_tree()).encode("utf-8", "surrogatepass"))
+        self.check(path, "cvat-json")
+
+    @fuzzed
+    @given(data=st.data())
+    def test_label_studio(self, tmp_path: Path, data: st.DataObject) -> None:
+        path = tmp_path / "tasks.json"
+        tasks: Any = 2 * label_studio_tree()
+        path.write_bytes(damaged(data, tasks).encode("utf-8", "surrogatepass"))
+        self.check(path, "labelstudio")
+
+    @fuzzed
+    @given(data=st.data())
+    def test_cvat(self, tmp_path: Path, data: st.DataObject) -> None:
+        text = CVAT_XML
+        for _ in range(data.draw(st.integers(1, 3))):
+            first = data.draw(st.integers(0, len(text)))
+            new = data.draw(st.text(max_size=3) | st.sampled_from(["-1", "9" * 30, "nan", "&x;", "<", '"', "inf"]))
+            text = text[:first] + new + text[first + data.draw(st.integers(0, 12)) :]
+        path = tmp_path / "annotations.xml"
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        self.check(path, "cvat")
 
     @fuzzed
     @given(data=st.data())

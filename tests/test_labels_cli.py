@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from monitor import label_spool
 from monitor.cli import cli
 from monitor.errors import InputError
+from monitor.label_spool import LabelSpool
 from monitor.settings import Settings
 from monitor.store.store import Store
+from monitor.store.values import LabelRow
 from monitor.windows import to_text
 from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
 from tests.made_labels import after, label, seen, square
@@ -206,3 +209,22 @@ class TestAgreement:
         assert car["surplus"] == pytest.approx((2000 - wide.sum()) / wide.sum())
         assert pair["disagreements"][0]["input_id"] == "input-000007"
         assert "bob" in segwatch(filled, "labels", "agreement", "--model", "street").output
+
+
+def test_spooled_labels_come_back_by_key_and_those_of_one_key_as_they_were_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_spool, "AT_ONCE", 3)
+    keys = [("b", 1), ("a", 2), ("b", 3), ("c", 4), ("a", 5)]
+    rows = [
+        LabelRow(name, "ann", "", "", version, 7, "spot_check", None, "waiting", "import", "x", 0, i, b"\0v", b"\x90")
+        for i, (name, version) in enumerate(keys)
+    ]
+    with (tmp_path / "spool").open("w+b") as file:
+        spool = LabelSpool(file)
+        spool.add(rows[:2])
+        spool.add(rows[2:])
+        for _ in range(2):
+            portions = list(spool.portions())
+            assert [len(portion) for portion in portions] == [3, 2]
+            assert [row for portion in portions for row in portion] == [rows[i] for i in (1, 4, 0, 2, 3)]

@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from monitor.cli import cli
 from monitor.metrics import FAMILIES
 from monitor.settings import SECTIONS, setting_names, variable_of
 from monitor.tallies import CONFIDENCE_BUCKETS, LATENCY_BUCKETS
@@ -43,6 +45,10 @@ def constraints(checkout: Path) -> dict[str, Requirement]:
 def compose(checkout: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((checkout / "docker-compose.yml").read_text())
     return found
+
+
+def read(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
 
 
 def requirements(project: dict[str, Any]) -> Iterator[Requirement]:
@@ -179,7 +185,8 @@ class TestCompose:
             assert re.match(r"v?\d+\.\d+", tag), f"{name}: {service['image']}"
 
     def test_every_lasting_service_has_a_health_check(self, compose: dict[str, Any]) -> None:
-        lasting = {name: service for name, service in compose["services"].items() if name != "topics"}
+        once = ("topics", "rules")
+        lasting = {name: service for name, service in compose["services"].items() if name not in once}
         assert [name for name, service in lasting.items() if "test" not in service.get("healthcheck", {})] == []
 
     def test_every_database_has_a_volume_that_is_declared(self, compose: dict[str, Any]) -> None:
@@ -233,11 +240,25 @@ class TestConfigurations:
         checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert checked.returncode == 0, checked.stderr
 
-    def test_alertmanager_takes_its_configuration(self, checkout: Path) -> None:
+    def test_alertmanager_takes_what_compose_renders(
+        self, checkout: Path, compose: dict[str, Any], tmp_path: Path
+    ) -> None:
         amtool = shutil.which("amtool")
         if amtool is None:
             unavailable("amtool", "not on the PATH (Debian's package prometheus-alertmanager has it)")
-        command = [amtool, "check-config", str(checkout / "deploy" / "alertmanager.yml")]
+        options = compose["services"]["rules"]["command"][2:]
+        places = {"/var/lib/segwatch/rules": str(tmp_path), "/etc/segwatch": str(checkout / "deploy")}
+        for there, here in places.items():
+            options = [option.replace(there, here) for option in options]
+        rendered = CliRunner().invoke(cli, ["rules", "render", *options])
+        assert rendered.exit_code == 0, rendered.output
+        (actions,) = [one for one in read(tmp_path / "alertmanager.yml")["receivers"] if one["name"] == "actions"]
+        assert actions["webhook_configs"][0]["url"] == "http://web:8600/webhooks/alertmanager"
+        mounted = compose["services"]["alertmanager"]["volumes"]
+        assert "rules:/etc/alertmanager:ro" in mounted
+        assert read(checkout / "deploy" / "prometheus.yml")["rule_files"] == ["/etc/prometheus/rules/*.rules.yml"]
+        assert "rules:/etc/prometheus/rules:ro" in compose["services"]["prometheus"]["volumes"]
+        command = [amtool, "check-config", str(tmp_path / "alertmanager.yml")]
         checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -23,7 +23,7 @@ from monitor.records import (
     Limits,
     Prediction,
     Record,
-    check_image_size,
+    check_map_size,
     decode,
     decode_chunk,
 )
@@ -485,15 +485,15 @@ class TestRefusing:
         assert bad.reason == "bad_mask"
         assert bad.detail == "instances[2].mask.size is [2, 8], an instance before it has [4, 4]"
 
-    def test_masks_are_compared_with_the_image_once_its_size_is_known(self) -> None:
-        record = take(prediction())
-        check_image_size(record, 4, 4)
-        with pytest.raises(BadRecord, match=r"bad_mask: instances\[0\].mask.size is \[4, 4\], the image's \[8, 8\]"):
-            check_image_size(record, 8, 8)
-        with pytest.raises(
-            BadRecord, match="bad_semantic: semantic.classes_png is 3 x 4, larger than the image's 2 x 4"
-        ):
-            check_image_size(take(prediction(instances=...)), 2, 4)
+    def test_a_map_has_the_images_size_or_is_smaller(self) -> None:
+        check_map_size((3, 4), (3, 4))
+        check_map_size((2, 2), (3, 4))
+        for image in ((2, 4), (3, 3)):
+            with pytest.raises(
+                BadRecord,
+                match=f"bad_semantic: semantic.classes_png is 3 x 4, larger than the image's {image[0]} x {image[1]}",
+            ):
+                check_map_size((3, 4), image)
 
     def test_no_detail_shows_an_image_or_a_novel(self) -> None:
         secret = b"secret picture" * 100

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,9 @@ from monitor.cli import cli
 from monitor.settings import Settings
 from monitor.store.store import Store
 from tests.real.component import unavailable
+from tests.rule_mutations import mutations
 from tests.seeded_store import seed
+from tests.slo_mutants import file_of, mutants, survivors
 from tests.test_slo_files import EVERY_KIND
 
 LINKS = Links("https://example.org/runbooks", "https://segwatch.example")
@@ -87,8 +90,11 @@ def test_rendered_tests_of_every_kind_and_preset_pass(slo: Slo, tmp_path: Path) 
     file = rule_files([slo], LINKS)[0]
     assert len(file.cases) >= 3
     write(tmp_path, file)
-    done = promtool(tmp_path, "test", "rules", f"slo-{slo.name}.rules_test.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
+    tests = sorted(path.name for path in tmp_path.glob("*.rules_test.yml"))
+    assert len(tests) == 3
+    for name in tests:
+        done = promtool(tmp_path, "test", "rules", name)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def all_alerts() -> Iterator[dict[str, object]]:
@@ -106,15 +112,16 @@ def test_alerts_carry_the_labels_and_annotations_of_the_contract() -> None:
         assert (labels["severity"] == "critical") == (labels["notify"] == "page")
         assert labels["category"] in ("quality", "drift", "ops")
         assert labels.get("action", "relabel") in ("relabel", "retrain", "rollback")
-        assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
+        assert set(annotations) == {"summary", "description", "runbook_url", "page_url", "dashboard_url"}
         assert "{{" not in annotations["summary"] and annotations["summary"].endswith(".")
 
 
 def test_drift_alone_is_a_ticket_to_label_and_pages_only_with_quality() -> None:
-    labels = {str(tree["alert"]): tree["labels"] for tree in all_alerts()}
+    labels: dict[str, Any] = {str(tree["alert"]): tree["labels"] for tree in all_alerts()}
+    assert "input" in labels["SegwatchDrift"].pop("shift")
     for name in ("SegwatchDrift", "SegwatchDriftEarly"):
         assert labels[name] == {"severity": "warning", "notify": "ticket", "category": "drift", "action": "relabel"}
-    assert labels["SegwatchDriftHarmful"]["notify"] == "page"  # type: ignore[index]
+    assert labels["SegwatchDriftHarmful"]["notify"] == "page"
 
 
 def test_every_alert_has_its_runbook_and_every_runbook_its_alert(checkout: Path) -> None:
@@ -202,26 +209,6 @@ def test_schema_is_printed(checkout: Path) -> None:
     assert done.output == (checkout / "docs" / "slo.schema.json").read_text(encoding="utf-8")
 
 
-def mutations(expr: str) -> Iterator[tuple[str, str]]:
-    """A threshold times 1.5, a comparison turned, a window doubled, a matcher dropped."""
-    for match in re.finditer(r"(>=|<=|>|<) (\d+(?:\.\d+)?)(?![\w.])", expr):
-        value = float(match[2])
-        if value:
-            grown = f"{match[1]} {value * 1.5:.10g}"
-            yield f"{match[0]} -> {grown}", expr[: match.start()] + grown + expr[match.end() :]
-        turned = {">": "<", "<": ">", ">=": "<", "<=": ">"}[match[1]]
-        yield f"{match[0]} turned", expr[: match.start()] + f"{turned} {match[2]}" + expr[match.end() :]
-    for match in re.finditer(r"== (\d)", expr):
-        yield f"{match[0]} turned", expr[: match.start()] + f"!= {match[1]}" + expr[match.end() :]
-    for match in re.finditer(r"\[(\d+)([mhd])\]", expr):
-        yield f"{match[0]} doubled", expr[: match.start()] + f"[{2 * int(match[1])}{match[2]}]" + expr[match.end() :]
-    for match in re.finditer(r'(?<=[{,])\w+(?:=~|!=|=)"[^"]*"', expr):
-        if match[0] == 'model!=""':
-            continue  # the series of unknown models are the service's own: no alert of a model is lost or gained
-        rest = (expr[: match.start()] + expr[match.end() :]).replace("{,", "{").replace(",,", ",").replace(",}", "}")
-        yield f"{match[0]} dropped", rest.replace("{}", "")
-
-
 MUTANTS = [
     pytest.param(entry, changed, id=f"{entry.rule.alert}: {what}")
     for entry in ENTRIES
@@ -238,3 +225,15 @@ def test_every_mutation_of_an_alert_fails_its_tests(entry: Entry, changed: str, 
     write(tmp_path, RuleFile("mutant", [Group("mutant", [rule], interval)], entry.cases()))
     assert promtool(tmp_path, "check", "rules", "mutant.rules.yml").returncode == 0, changed
     assert promtool(tmp_path, "test", "rules", "mutant.rules_test.yml").returncode == 1, changed
+
+
+@pytest.mark.slow
+def test_mutations_of_the_rules_of_an_slo_fail_its_tests(tmp_path: Path) -> None:
+    """A sample; bench/bench_slo_mutation.py tries all mutants of an SLO of each kind."""
+    if shutil.which("promtool") is None:
+        unavailable("promtool", "not on the PATH (Debian's package prometheus has it)")
+    (slo,) = (one for one in SLOS if one.name == "iou")
+    file = file_of(slo)
+    sample = mutants(slo, file)[::9]
+    assert len(sample) >= 15
+    assert not survivors(file, sample, tmp_path / "mutant")

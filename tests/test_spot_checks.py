@@ -121,6 +121,25 @@ class TestLabelsOfWhatWasAsked:
             assert len(store.judged("street")) == 1
             assert not [key for key, value in store.read_tallies().items() if key.series == SPOTCHECK_IMAGES and value]
 
+    def test_records_unlike_the_baseline_are_chosen_for_training_however_sure_the_model_is(
+        self, tmp_path: Path
+    ) -> None:
+        settings = settings_of(
+            tmp_path,
+            windows={"lengths_seconds": [3600]},
+            quality={"spot_checks_per_day": 480, "training_share": 1.0},
+        )
+        with open_store(settings) as store:
+            far = [
+                seen(1000 + i, START_US + i * 60 * SECOND_US, ("car", 0.9, square(10)), shift=4.0) for i in range(60)
+            ]
+            put(store, settings, [*hour(540), *far])
+            asked = store.open_spot_checks()
+        novel = [row for row in asked if row.input_id >= "input-001000"]
+        assert len(novel) > len(asked) / 3  # they are a tenth of the records
+        assert all("unlike the baseline" in row.reason for row in novel)
+        assert sum("unlike the baseline" in row.reason for row in asked) < 1.2 * len(novel)
+
 
 @given(
     names=st.lists(st.frozensets(st.sampled_from("abcd")), min_size=1, max_size=60),

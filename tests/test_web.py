@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +225,19 @@ class TestAccess:
             check_access(WebSettings(host=host))
         check_access(WebSettings(host=host, token=TOKEN))
 
+    @pytest.mark.parametrize(
+        ("web", "name"),
+        [
+            (WebSettings(proxy_user_header="X-Forwarded-User"), r"web\.trusted_proxies"),
+            (WebSettings(proxy_user_header="X-User", trusted_proxies=("10.0.0.0/99",)), r"web\.trusted_proxies"),
+            (WebSettings(tls_certificate="cert.pem"), r"web\.tls_key"),
+            (WebSettings(tokens_file="/does/not/exist"), r"web\.tokens_file"),
+        ],
+    )
+    def test_a_way_to_sign_in_that_cannot_work_is_refused_by_name(self, web: WebSettings, name: str) -> None:
+        with pytest.raises(SettingsError, match=name):
+            check_access(web)
+
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
     def test_loopback_needs_none(self, host: str) -> None:
         check_access(WebSettings(host=host))
@@ -298,6 +313,23 @@ class TestServer:
         second = serve(create_app_of(service), "127.0.0.1", first.port)
         assert second.port == first.port
         second.stop()
+
+    def test_it_serves_tls_with_the_certificate_that_is_set(self, service: Service, tmp_path: Path) -> None:
+        certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        files = ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run([*make, *names, *files], check=True, capture_output=True)
+        server = serve(create_app_of(service), "127.0.0.1", 0, (str(certificate), str(key)))
+        try:
+            trusted = ssl.create_default_context(cafile=str(certificate))
+            with httpx.Client(trust_env=False, verify=trusted) as client:
+                assert server.address.startswith("https://")
+                assert client.get(f"{server.address}/-/healthy").status_code == 200
+        finally:
+            server.stop()
+        with pytest.raises(SettingsError, match=r"web\.tls_certificate, web\.tls_key"):
+            serve(create_app_of(service), "127.0.0.1", 0, (str(certificate), str(certificate)))
 
     def test_it_serves_ipv6_loopback_where_the_machine_has_it(self, service: Service) -> None:
         try:

@@ -19,6 +19,7 @@ else
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || has postgres || missing+=(postgresql)
   { has prometheus && has promtool; } || missing+=(prometheus)
   { has prometheus-alertmanager || has alertmanager; } || missing+=(prometheus-alertmanager)
+  { has node && has npm; } || missing+=(nodejs npm)   # Grafana's schema of dashboards, checked by tsc
   # Ubuntu's chromium is a snap, which containers cannot run: taken where it is a real package.
   if ! has chromium && ! has chromium-browser && ! grep -qi '^ID=ubuntu' /etc/os-release 2>/dev/null; then
     missing+=(chromium)

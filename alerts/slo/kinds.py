@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from alerts.slo.promql import counted, number, one_of, quote, selector
 from alerts.slo.spec import (
+    AnnotatorAgreement,
     Availability,
     ClassIou,
     ClassRecall,
@@ -42,6 +43,18 @@ class Example:
     healthy: tuple[float, float]
     failing: tuple[float, float]
     counter: bool = True
+    images: bool = False
+    """Counts the images behind the events, not the events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Selectors of the counters behind the events, added up ``by`` labels. One of ``bad`` and ``good`` is set."""
+
+    total: str
+    bad: str = ""
+    good: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,8 @@ class Events:
     """How an SLO's events are counted.
 
     ``total`` and ``bad`` give PromQL for a window. ``state`` is the 0/1 series of minutes (timed kinds only).
-    ``images`` gives the number of images behind the events, where clusters matter.
+    ``images`` gives the number of images behind the events, where clusters matter. ``counters``: where two of our own
+    counters are all there is to it.
     """
 
     total: Callable[[str], str]
@@ -57,6 +71,7 @@ class Events:
     examples: tuple[Example, ...]
     state: str = ""
     images: Callable[[str], str] | None = None
+    counters: Counters | None = None
 
 
 def by(slo: Slo) -> str:
@@ -107,11 +122,25 @@ def bound_label(bound: float) -> str:
     return repr(float(bound))
 
 
+def _of_counters(
+    counters: Counters, examples: tuple[Example, ...], images: Callable[[str], str] | None = None
+) -> Events:
+    def total(w: str) -> str:
+        return counted(counters.total, w, counters.by)
+
+    def bad(w: str) -> str:
+        if counters.bad:
+            return counted(counters.bad, w, counters.by)
+        # Each is extrapolated for itself, so that the difference of equals may be slightly off 0.
+        return f"clamp_min({total(w)} - {counted(counters.good, w, counters.by)}, 0)"
+
+    return Events(total, bad, examples, images=images, counters=counters)
+
+
 def _availability(slo: Slo, _: Availability) -> Events:
     metric = "segwatch_records_total"
-    return Events(
-        lambda w: counted(series(slo, metric, 'outcome=~"ok|failed"'), w, by(slo)),
-        lambda w: counted(series(slo, metric, 'outcome="failed"'), w, by(slo)),
+    return _of_counters(
+        Counters(series(slo, metric, 'outcome=~"ok|failed"'), bad=series(slo, metric, 'outcome="failed"'), by=by(slo)),
         (
             Example(example_series(slo, metric, outcome="ok"), (0, 1), (0, 0)),
             Example(example_series(slo, metric, outcome="failed"), (0, 0), (0, 1)),
@@ -119,43 +148,39 @@ def _availability(slo: Slo, _: Availability) -> Events:
     )
 
 
-def _above(slo: Slo, metric: str, bound: float, good_above: bool) -> tuple[Callable[[str], str], Callable[[str], str]]:
-    """Total and bad events of a histogram: bad are those at or below ``bound``, or those above it."""
-    bucket = series(slo, f"{metric}_bucket", f"le={quote(bound_label(bound))}")
-    count = series(slo, f"{metric}_count")
-    if good_above:
-        return lambda w: counted(count, w, by(slo)), lambda w: counted(bucket, w, by(slo))
-    return (
-        lambda w: counted(count, w, by(slo)),
-        # Each is extrapolated for itself, so that the difference of equals may be slightly off 0.
-        lambda w: f"clamp_min({counted(count, w, by(slo))} - {counted(bucket, w, by(slo))}, 0)",
-    )
+def _below(slo: Slo, metric: str, bound: float) -> tuple[str, str]:
+    """Selectors of a histogram: all events, and those at or below ``bound``."""
+    return series(slo, f"{metric}_count"), series(slo, f"{metric}_bucket", f"le={quote(bound_label(bound))}")
 
 
 def _latency(slo: Slo, source: Latency) -> Events:
     metric = "segwatch_inference_latency_seconds"
-    total, bad = _above(slo, metric, source.seconds, good_above=False)
+    total, good = _below(slo, metric, source.seconds)
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.seconds))
     count = example_series(slo, f"{metric}_count")
-    return Events(total, bad, (Example(bucket, (0, 1), (0, 0)), Example(count, (0, 1), (0, 1))))
+    examples = (Example(bucket, (0, 1), (0, 0)), Example(count, (0, 1), (0, 1)))
+    return _of_counters(Counters(total, good=good, by=by(slo)), examples)
 
 
 def _class_iou(slo: Slo, source: ClassIou) -> Events:
     metric = "segwatch_spotcheck_iou_ratio"
-    total, bad = _above(slo, metric, source.iou, good_above=True)
+    total, bad = _below(slo, metric, source.iou)
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.iou))
     count = example_series(slo, f"{metric}_count")
-    return Events(
-        total,
-        bad,
+    return _of_counters(
+        Counters(total, bad=bad, by=by(slo)),
         (Example(bucket, (0, 0), (0, 1)), Example(count, (0, 1), (0, 1)), *_image_examples(slo)),
-        images=_images(slo, "segwatch_spotcheck_images_total"),
+        _images(slo, "segwatch_spotcheck_images_total"),
     )
 
 
 def _image_examples(slo: Slo) -> tuple[Example, ...]:
-    text = example_series(slo, "segwatch_spotcheck_images_total")
-    return (Example(re.sub(r',class="(?:[^"\\]|\\.)*"', "", text), (0, 1), (0, 1)),)
+    text = _without_class(example_series(slo, "segwatch_spotcheck_images_total"))
+    return (Example(text, (0, 1), (0, 1), images=True),)
+
+
+def _without_class(text: str) -> str:
+    return re.sub(r',class="(?:[^"\\]|\\.)*"', "", text)
 
 
 def _images(slo: Slo, metric: str, *matchers: str) -> Callable[[str], str]:
@@ -166,15 +191,25 @@ def _images(slo: Slo, metric: str, *matchers: str) -> Callable[[str], str]:
 
 def _class_recall(slo: Slo, _: ClassRecall) -> Events:
     metric = "segwatch_spotcheck_instances_total"
-    return Events(
-        lambda w: counted(series(slo, metric, 'verdict=~"tp|fn"'), w, by(slo)),
-        lambda w: counted(series(slo, metric, 'verdict="fn"'), w, by(slo)),
+    return _of_counters(
+        Counters(series(slo, metric, 'verdict=~"tp|fn"'), bad=series(slo, metric, 'verdict="fn"'), by=by(slo)),
         (
             Example(example_series(slo, metric, verdict="tp"), (0, 1), (0, 0)),
             Example(example_series(slo, metric, verdict="fn"), (0, 0), (0, 1)),
             *_image_examples(slo),
         ),
-        images=_images(slo, "segwatch_spotcheck_images_total"),
+        _images(slo, "segwatch_spotcheck_images_total"),
+    )
+
+
+def _annotator_agreement(slo: Slo, _: AnnotatorAgreement) -> Events:
+    metric = "segwatch_annotator_pairs_total"
+    return _of_counters(
+        Counters(series(slo, metric), bad=series(slo, metric, 'verdict="disagree"'), by=by(slo)),
+        (
+            Example(example_series(slo, metric, verdict="agree"), (0, 1), (0, 0)),
+            Example(example_series(slo, metric, verdict="disagree"), (0, 0), (0, 1)),
+        ),
     )
 
 
@@ -190,20 +225,25 @@ def _false_positives(slo: Slo, source: FalsePositives) -> Events:
     return Events(
         lambda w: f"{counted(invented, w, by(slo))} * 0 + on ({model}) group_left () {counted(images, w, model)}",
         lambda w: counted(invented, w, by(slo)),
-        (Example(example_series(slo, metric, verdict="fp"), (0, 0), (0, worst)), *_image_examples(slo)),
+        (
+            Example(example_series(slo, metric, verdict="fp"), (0, 0), (0, worst)),
+            *(replace(one, images=False) for one in _image_examples(slo)),
+        ),
     )
 
 
 def _confidence(slo: Slo, source: Confidence) -> Events:
     metric = "segwatch_confidence_ratio"
-    total, bad = _above(slo, metric, source.score, good_above=True)
+    total, bad = _below(slo, metric, source.score)
+    records = Example(
+        _without_class(example_series(slo, "segwatch_records_total", outcome="ok")), (0, 1), (0, 1), images=True
+    )
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.score))
     count = example_series(slo, f"{metric}_count")
-    return Events(
-        total,
-        bad,
-        (Example(bucket, (0, 0), (0, 1)), Example(count, (0, 1), (0, 1))),
-        images=_images(slo, "segwatch_records_total", 'outcome="ok"'),
+    return _of_counters(
+        Counters(total, bad=bad, by=by(slo)),
+        (Example(bucket, (0, 0), (0, 1)), Example(count, (0, 1), (0, 1)), records),
+        _images(slo, "segwatch_records_total", 'outcome="ok"'),
     )
 
 
@@ -272,19 +312,20 @@ def _ratio(_: Slo, source: Ratio) -> Events:
 
 
 def _ratio_examples(source: Ratio) -> tuple[Example, ...]:
-    parts = _parts(source.total)
+    joined = parts(source.total)
     other = source.bad or source.good
-    rest = next((part for part in parts if part != other), "")
+    rest = next((part for part in joined if part != other), "")
     all_of, named = _sample_of(rest), _sample_of(other)
     if not all_of or not named or all_of == named:
         return ()
     if source.good:
         return (Example(all_of, (0, 1), (0, 1)), Example(named, (0, 1), (0, 0)))
-    within = other in parts or rest.partition("{")[0] == other.partition("{")[0]
+    within = other in joined or rest.partition("{")[0] == other.partition("{")[0]
     return (Example(all_of, (0, 1), (0, 0 if within else 1)), Example(named, (0, 0), (0, 1)))
 
 
-def _parts(text: str) -> list[str]:
+def parts(text: str) -> list[str]:
+    """Selectors that are joined with ``+``."""
     return [part.strip() for part in text.split(" + ")]
 
 
@@ -292,10 +333,10 @@ def _own(text: str) -> Callable[[str], str]:
     """A user's counter or expression as events of a window; several counters may be joined with ``+``."""
     if WINDOW in text:
         return lambda w: f"({text.replace(WINDOW, w)})"
-    parts = _parts(text)
-    if len(parts) == 1:
-        return lambda w: counted(parts[0], w, "")
-    return lambda w: "sum by () (" + " or ".join(_tagged(part, index, w) for index, part in enumerate(parts)) + ")"
+    joined = parts(text)
+    if len(joined) == 1:
+        return lambda w: counted(joined[0], w, "")
+    return lambda w: "sum by () (" + " or ".join(_tagged(part, index, w) for index, part in enumerate(joined)) + ")"
 
 
 def _tagged(part: str, index: int, window: str) -> str:
@@ -322,6 +363,7 @@ EVENTS: Final[dict[type, Callable[[Slo, Any], Events]]] = {
     Latency: _latency,
     ClassIou: _class_iou,
     ClassRecall: _class_recall,
+    AnnotatorAgreement: _annotator_agreement,
     FalsePositives: _false_positives,
     Confidence: _confidence,
     Freshness: _freshness,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from alerts.slo.kinds import CONFIDENCE_BOUNDS, IOU_BOUNDS, LATENCY_BOUNDS, SELE
 from alerts.slo.presets import PRESETS
 from alerts.slo.promql import duration, parse_duration
 from alerts.slo.spec import (
+    AnnotatorAgreement,
     Availability,
     ClassIou,
     ClassRecall,
@@ -30,6 +32,9 @@ from alerts.slo.windows import HOUR, MINUTE, TIERS, fit
 
 Path = tuple[str | int, ...]
 
+FINEST_BUDGET: Final = 1e-6
+"""Share of bad events. Budgets finer than one in a million are lost in rounding, and no SLO of a model has one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -45,6 +50,7 @@ def _number(low: float, high: float | None, *, exclusive: bool = True) -> tuple[
 
     def read(value: Any) -> float:
         inside = isinstance(value, (int, float)) and not isinstance(value, bool) and low < value
+        inside = inside and math.isfinite(value)
         if not inside or (high is not None and (value >= high if exclusive else value > high)):
             raise ValueError(f"expected a number above {low:g}{top}, got {value!r}")
         return float(value)
@@ -53,6 +59,19 @@ def _number(low: float, high: float | None, *, exclusive: bool = True) -> tuple[
     if high is not None:
         schema["exclusiveMaximum" if exclusive else "maximum"] = high
     return read, schema
+
+
+def _objective() -> tuple[Callable[[Any], float], dict[str, Any]]:
+    read, schema = _number(0, 1)
+
+    def bounded(value: Any) -> float:
+        objective = read(value)
+        if not FINEST_BUDGET <= objective <= 1 - FINEST_BUDGET:
+            allowed = f"between {FINEST_BUDGET:g} and {1 - FINEST_BUDGET:g}"
+            raise ValueError(f"expected an objective {allowed}, got {value!r}")
+        return objective
+
+    return bounded, schema
 
 
 def _text(pattern: str, what: str) -> tuple[Callable[[Any], str], dict[str, Any]]:
@@ -138,7 +157,7 @@ def _query(value: Any) -> str:
         raise ValueError(f"expected PromQL, got {value!r}")
     text = value.strip()
     if WINDOW in text:
-        if f"[{WINDOW}]" not in text:
+        if not re.search(r"\[\$window[\]:]", text):
             raise ValueError(f"expected {WINDOW} in brackets, as in increase(requests_total[{WINDOW}])")
     elif not all(SELECTOR.fullmatch(part.strip()) for part in text.split(" + ")):
         raise ValueError(
@@ -203,7 +222,7 @@ COMMON: Final = {
     "blind_after": Field(*DURATION, "without events for so long, a blindness alert is raised; 1d"),
 }
 
-OBJECTIVE: Final = Field(*_number(0, 1), "share of good events, such as 0.99")
+OBJECTIVE: Final = Field(*_objective(), "share of good events, such as 0.99")
 CLASSES: Final = Field(*NAMES, "class names; left out: each class")
 
 KINDS: Final[dict[str, tuple[str, dict[str, Field], Callable[[dict[str, Any]], Source]]]] = {
@@ -220,6 +239,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Field], Callable[[dict[str, Any]], S
         lambda own: ClassIou(own["iou"]),
     ),
     "class_recall": ("quality", {"objective": OBJECTIVE, "classes": CLASSES}, lambda _: ClassRecall()),
+    "annotator_agreement": ("quality", {"objective": OBJECTIVE, "classes": CLASSES}, lambda _: AnnotatorAgreement()),
     "false_positives_per_image": (
         "quality",
         {"classes": CLASSES, "limit": Field(*POSITIVE, "invented instances of a class for each image")},
@@ -269,11 +289,6 @@ KINDS: Final[dict[str, tuple[str, dict[str, Field], Callable[[dict[str, Any]], S
 }
 
 OPTIONAL: Final = frozenset({"classes", "signals", "preset", "service", "total", "good", "bad"})
-WITHOUT_METRIC: Final = {
-    "annotator_agreement": "no metric of /metrics says how far annotators agree (segwatch labels agreement does)"
-}
-
-
 def _ratio(own: dict[str, Any]) -> Ratio:
     if "preset" in own:
         clash = next((key for key in ("total", "good", "bad") if key in own), None)
@@ -352,8 +367,6 @@ def _slo(entry: Any, path: Path) -> Slo:
         if needed not in entry:
             raise SpecError(path, f"{needed} is missing")
     kind = entry["kind"]
-    if isinstance(kind, str) and kind in WITHOUT_METRIC:
-        raise SpecError((*path, "kind"), f"{kind} cannot be an SLO: {WITHOUT_METRIC[kind]}")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SpecError((*path, "kind"), f"unknown kind {kind!r}; there are {', '.join(KINDS)}")
     category, own_fields, make = KINDS[kind]

@@ -57,7 +57,7 @@ def guarded(slo: Slo) -> bool:
     return slo.guard and not slo.timed
 
 
-def _windows(slo: Slo, burns: Iterable[Burn]) -> list[int]:
+def windows(slo: Slo, burns: Iterable[Burn]) -> list[int]:
     return sorted({slo.blind_after_s, *(size for burn in burns for size in (burn.long_s, burn.short_s))})
 
 
@@ -75,22 +75,26 @@ def _inventory(slo: Slo) -> list[Rule]:
 
 def _expected(slo: Slo) -> str:
     """1 for each series that the SLO should have, whether it has data or not."""
-    if slo.classes:
-        named = [f'label_replace(vector(1), "class", {quote(name.replace("$", "$$"))}, "", "")' for name in slo.classes]
-        if slo.model:
-            return " or ".join(named)
-    if isinstance(slo.source, Ratio) or (slo.model and not slo.by_class):
-        return "vector(1)"
-    metric = EXPECTED.get(type(slo.source), "segwatch_spotcheck_instances_total" if slo.by_class else RECORDS)
-    # A day without data must not empty the inventory: that is when it is needed.
-    return f"group by ({by(slo)}) (last_over_time({series(slo, metric)}[1d]))"
+    metric = inventory_metric(slo)
+    if metric:
+        # A day without data must not empty the inventory: that is when it is needed.
+        return f"group by ({by(slo)}) (last_over_time({series(slo, metric)}[1d]))"
+    named = [f'label_replace(vector(1), "class", {quote(name.replace("$", "$$"))}, "", "")' for name in slo.classes]
+    return " or ".join(named) or "vector(1)"
+
+
+def inventory_metric(slo: Slo) -> str:
+    """The counter whose series say which models and classes there are; "" where the SLO says it itself."""
+    if isinstance(slo.source, Ratio) or (slo.model and (slo.classes or not slo.by_class)):
+        return ""
+    return EXPECTED.get(type(slo.source), "segwatch_spotcheck_instances_total" if slo.by_class else RECORDS)
 
 
 def _counts(slo: Slo, burns: Iterable[Burn]) -> list[Rule]:
     found = events(slo)
     labels = static_labels(slo)
     rules = [Rule(found.state, record=STATE, labels=labels)] if found.state else []
-    for size in _windows(slo, burns):
+    for size in windows(slo, burns):
         window = duration(size)
         rules.append(Rule(found.total(window), record=EVENTS + window, labels=labels))
         rules.append(Rule(found.bad(window), record=BAD + window, labels=labels))
@@ -245,6 +249,7 @@ def _blindness(slo: Slo, burns: tuple[Burn, ...], links: Links) -> list[Rule]:
             summary="An SLO has had no data: whether it is met is not known.",
             description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had no events in {window}.",
             wait="15m",
+            labels={"kind": slo.kind},
         )
     ]
     pages = [burn for burn in burns if burn.tier.notify == "page"]
@@ -263,6 +268,7 @@ def _blindness(slo: Slo, burns: tuple[Burn, ...], links: Links) -> list[Rule]:
                 description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had {{{{ $value | humanize }}}} events"
                 f" in {longest.long}; {needed} are needed before a page can be justified.",
                 wait="6h",
+                labels={"kind": slo.kind},
             )
         )
     return rules
@@ -295,6 +301,7 @@ def _budget(slo: Slo, links: Links) -> list[Rule]:
             summary="An SLO's error budget is used up.",
             description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has {{{{ $value | humanizePercentage }}}} of"
             f" its {period} budget left.",
+            labels={"kind": slo.kind},
         )
     )
     return rules

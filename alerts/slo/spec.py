@@ -83,6 +83,11 @@ class DriftFreeTime:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotatorAgreement:
+    """Share of instances of a class on which two annotators of the same record agree (IoU of 0.5)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CostPerInference:
     """At most ``limit_usd`` an inference, on average."""
 
@@ -106,6 +111,7 @@ Source = (
     | Latency
     | ClassIou
     | ClassRecall
+    | AnnotatorAgreement
     | FalsePositives
     | Confidence
     | Freshness
@@ -174,7 +180,7 @@ class Slo:
         """Whether each class has its own series."""
         if isinstance(self.source, Freshness):
             return self.source.of == "labels"
-        return isinstance(self.source, (ClassIou, ClassRecall, FalsePositives, Confidence))
+        return isinstance(self.source, (ClassIou, ClassRecall, FalsePositives, Confidence, AnnotatorAgreement))
 
     @property
     def budget(self) -> float:

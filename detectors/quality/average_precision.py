@@ -58,51 +58,85 @@ class AveragePrecision:
         return float(known.mean()) if len(known) else float("nan")
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Ranked:
+    """Labels and predictions of n images, brought into order once for any number of weightings."""
+
+    images: int
+    classes: int
+    label_image: NDArray[np.int64]
+    """(L,) of labels that are no crowd."""
+    label_kind: NDArray[np.int64]
+    label_area: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    """(C + 1,) class c has the predictions ``[firsts[c], firsts[c + 1])``, in descending order of score."""
+    image: NDArray[np.int64]
+    """(P,)"""
+    true: NDArray[np.uint64]
+    ignored: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, judgements: Sequence[InstanceJudgement], classes: int) -> Ranked:
+        """``judgements``: in an order that settles equal scores.
+
+        Raises:
+            ValueError: a judgement of other than ``classes`` classes.
+        """
+        for judgement in judgements:
+            if judgement.classes != classes:
+                raise ValueError(f"a judgement has {judgement.classes} classes, expected {classes}")
+        numbers = np.arange(len(judgements))
+        counted = ~_joined(judgements, "label_crowd", np.bool_)
+        label_image = np.repeat(numbers, [len(judgement.label_kind) for judgement in judgements])[counted]
+        kind, score = _joined(judgements, "kind", np.int64), _joined(judgements, "score", np.float64)
+        order = np.lexsort((-score, kind))
+        return cls(
+            len(judgements),
+            classes,
+            label_image,
+            _joined(judgements, "label_kind", np.int64)[counted],
+            _joined(judgements, "label_area", np.int64)[counted],
+            np.searchsorted(kind[order], np.arange(classes + 1)),
+            np.repeat(numbers, [len(judgement.kind) for judgement in judgements])[order],
+            _joined(judgements, "true_bits", np.uint64)[order],
+            _joined(judgements, "ignored_bits", np.uint64)[order],
+        )
+
+    def precision(self, weights: ArrayLike | None = None) -> AveragePrecision:
+        """AP and AR of each class.
+
+        Args:
+            weights: (n,) finite and >= 0, 1 / inclusion probability; None for 1 each.
+
+        Raises:
+            ValueError: weights of another length, negative or not finite.
+        """
+        weight = np.ones(self.images) if weights is None else np.asarray(weights, np.float64)
+        if weight.shape != (self.images,):
+            raise ValueError(f"{self.images} judgements, weights of shape {weight.shape}")
+        if not (np.isfinite(weight).all() and (weight >= 0).all()):
+            raise ValueError("weights must be finite and >= 0")
+        label_weight = weight[self.label_image]
+        present = np.zeros((self.classes, len(AREA_RANGES)))
+        for a, (low, high) in enumerate(AREA_RANGES):
+            within = (self.label_area >= low) & (self.label_area <= high)
+            present[:, a] = np.bincount(self.label_kind[within], label_weight[within], self.classes)
+        shape = (self.classes, len(AREA_RANGES), len(THRESHOLDS))
+        precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
+        _walk(self.firsts, self.true, self.ignored, weight[self.image], present, RECALLS, precision, recall)
+        sizes = precision.mean(axis=2), recall.mean(axis=2)
+        return AveragePrecision(sizes[0][:, 0], precision[:, 0, 0], precision[:, 0, 5], *sizes[0].T[1:], *sizes[1].T)
+
+
 def average_precision(
     judgements: Sequence[InstanceJudgement], classes: int, weights: ArrayLike | None = None
 ) -> AveragePrecision:
-    """AP and AR of each class.
-
-    Args:
-        judgements: of n images, in an order that settles equal scores.
-        classes: C.
-        weights: (n,) finite and >= 0, 1 / inclusion probability; None for 1 each.
+    """AP and AR of each class, see `Ranked`.
 
     Raises:
         ValueError: a judgement of other than C classes; weights of another length, negative or not finite.
     """
-    weight = _checked(judgements, classes, weights)
-    labels = _joined(judgements, "label_kind", np.int64)
-    label_area = _joined(judgements, "label_area", np.int64)
-    label_weight = np.repeat(weight, [len(judgement.label_kind) for judgement in judgements])
-    label_weight[_joined(judgements, "label_crowd", np.bool_)] = 0.0
-    present = np.zeros((classes, len(AREA_RANGES)))
-    for a, (low, high) in enumerate(AREA_RANGES):
-        within = (label_area >= low) & (label_area <= high)
-        present[:, a] = np.bincount(labels[within], label_weight[within], classes)
-
-    kind, score = _joined(judgements, "kind", np.int64), _joined(judgements, "score", np.float64)
-    order = np.lexsort((-score, kind))
-    true, ignored = (_joined(judgements, name, np.uint64)[order] for name in ("true_bits", "ignored_bits"))
-    row_weight = np.repeat(weight, [len(judgement.kind) for judgement in judgements])[order]
-    firsts = np.searchsorted(kind[order], np.arange(classes + 1))
-    shape = (classes, len(AREA_RANGES), len(THRESHOLDS))
-    precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
-    _walk(firsts, true, ignored, row_weight, present, RECALLS, precision, recall)
-    sizes = precision.mean(axis=2), recall.mean(axis=2)
-    return AveragePrecision(sizes[0][:, 0], precision[:, 0, 0], precision[:, 0, 5], *sizes[0].T[1:], *sizes[1].T)
-
-
-def _checked(judgements: Sequence[InstanceJudgement], classes: int, weights: ArrayLike | None) -> NDArray[np.float64]:
-    for judgement in judgements:
-        if judgement.classes != classes:
-            raise ValueError(f"a judgement has {judgement.classes} classes, expected {classes}")
-    weight = np.ones(len(judgements)) if weights is None else np.asarray(weights, np.float64)
-    if weight.shape != (len(judgements),):
-        raise ValueError(f"{len(judgements)} judgements, weights of shape {weight.shape}")
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise ValueError("weights must be finite and >= 0")
-    return weight
+    return Ranked.of(judgements, classes).precision(weights)
 
 
 def _joined(judgements: Sequence[InstanceJudgement], name: str, dtype: Any) -> NDArray[Any]:
@@ -124,8 +158,8 @@ def _walk(
                 bit = np.uint64(a * thresholds + t)
                 right, wrong, n = 0.0, 0.0, 0
                 for row in range(firsts[c], firsts[c + 1]):
-                    if (ignored[row] >> bit) & np.uint64(1):
-                        continue
+                    if weight[row] == 0.0 or (ignored[row] >> bit) & np.uint64(1):
+                        continue  # without weight it changes neither side
                     if (true[row] >> bit) & np.uint64(1):
                         right += weight[row]
                     else:

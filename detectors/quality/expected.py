@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detectors.quality.confidence_bins import BINS, bins_of, confidence_counts
 from detectors.quality.confusion import MAX_CLASSES, ClassTable, IndexMap, Size, check_map, common_size, enlarge
-from detectors.quality.tables import ascending, read_table, seal, unseal, write_table
+from detectors.quality.tables import ordered, read_table, seal, unseal, write_table
 from detectors.wire import Writer
 
 MAGIC = b"SWES"
@@ -133,7 +133,7 @@ class ExpectedSums:
         found.semantic_records, found.instance_records = reader.number(), reader.number()
         for columns in ((found.pixels,), (found.instances, found.area)):
             rows = read_table(reader, 2 + len(columns))
-            if (rows[:, :2] >= (classes + 1, BINS)).any() or not ascending(rows[:, :2]):
+            if not ordered(rows, (classes + 1, BINS)):
                 raise ValueError(f"damaged {reader.what}: classes or bins out of range or order")
             if rows.sum(dtype=np.float64) > LIMIT:
                 raise ValueError(f"damaged {reader.what}: sums beyond 2^62")

@@ -72,6 +72,22 @@ class JudgedRecords:
             np.stack([judgement.predicted_pixels for judgement in judgements]),
         )
 
+    def where(self, chosen: NDArray[np.bool_]) -> JudgedRecords:
+        """Those of the records that are ``chosen`` (n,)."""
+        rows = chosen[self.record]
+        return JudgedRecords(
+            (np.cumsum(chosen) - 1)[self.record[rows]],
+            self.position[rows],
+            self.score[rows],
+            self.shared[rows],
+            self.spilled[rows],
+            self.ignored[rows],
+            self.area[rows],
+            self.intersection[chosen],
+            self.union[chosen],
+            self.predicted_pixels[chosen],
+        )
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class InstanceExpectation:

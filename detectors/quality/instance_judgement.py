@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detectors.quality.matching import EVERY_BIT
+from detectors.quality.tables import read_lists
 from detectors.wire import Reader, Writer
 
 MAGIC = b"SWIJ"
@@ -186,14 +189,14 @@ class InstanceJudgement:
         classes = reader.number()
         if not 1 <= classes <= MAX_CLASSES:
             raise ValueError(f"damaged {reader.what}: {classes} classes")
-        used = np.cumsum(_read(reader))
-        columns = _read(reader)
+        steps, columns = read_lists(reader, 2, LIMIT)
+        used = np.cumsum(steps)
         if len(columns) != len(SUMS) * len(used) or (len(used) and used[-1] >= classes):
             raise ValueError(f"damaged {reader.what}: its sums are not of {classes} classes")
         sums = np.zeros((classes, len(SUMS)), np.int64)
         sums[used] = columns.reshape(len(SUMS), -1).T
-        labels = [_read(reader) for _ in range(3)]
-        rows = [_read(reader) for _ in range(5)]
+        lists = read_lists(reader, 8, LIMIT)
+        labels, rows = lists[:3], lists[3:]
         bits = [_read_bits(reader, len(rows[0])) for _ in range(2)]
         score = np.frombuffer(reader.raw(8 * len(rows[0])), "<f8").astype(np.float64)
         reader.end()
@@ -224,26 +227,55 @@ class InstanceJudgement:
 
     def _check(self, what: str, crowd: NDArray[np.int64]) -> None:
         """Raises ValueError where numbers that came from outside contradict each other."""
-        labels = len(self.label_kind)
-        pixels = np.minimum(self.predicted_pixels, self.labelled_pixels)
-        matched = self.label >= 0
         sound = (
-            (self.intersection <= pixels).all()
-            and (self.overlap <= self.predicted_pixels).all()
-            and (self.boundary_intersection <= self.boundary_union).all()
-            and (self.label_kind < self.classes).all()
-            and (crowd <= 1).all()
-            and (self.kind <= self.classes).all()
-            and (self.label < labels).all()
-            and (self.any_label < labels).all()
-            and (self.shared <= self.area).all()
-            and (self.shared[matched] <= self.label_area[self.label[matched]]).all()
-            and (self.true_bits & self.ignored_bits == 0).all()
-            and bool(np.isfinite(self.score).all())
-            and (np.diff(self.score) <= 0).all()
+            _sums_agree(*(getattr(self, name) for name in SUMS[:6]))
+            and _labels_agree(self.label_kind, crowd, self.classes)
+            and _rows_agree(
+                self.kind, self.area, self.label, self.shared, self.any_label, self.label_area, self.classes
+            )
+            and _flags_agree(self.true_bits, self.ignored_bits, self.score)
         )
         if not sound:
             raise ValueError(f"damaged {what}: its numbers contradict each other")
+
+
+@njit(cache=True, nogil=True)
+def _sums_agree(
+    predicted: Any, labelled: Any, both: Any, overlap: Any, edge_both: Any, edge: Any
+) -> Any:  # pragma: no cover
+    for c in range(len(both)):
+        if both[c] > min(predicted[c], labelled[c]) or overlap[c] > predicted[c] or edge_both[c] > edge[c]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _labels_agree(kind: Any, crowd: Any, classes: Any) -> Any:  # pragma: no cover
+    fit = True
+    for n in range(len(kind)):
+        fit &= kind[n] < classes and crowd[n] <= 1
+    return fit
+
+
+@njit(cache=True, nogil=True)
+def _rows_agree(
+    kind: Any, area: Any, label: Any, shared: Any, any_label: Any, label_area: Any, classes: Any
+) -> Any:  # pragma: no cover
+    labels = len(label_area)
+    for m in range(len(kind)):
+        if kind[m] > classes or label[m] >= labels or any_label[m] >= labels or shared[m] > area[m]:
+            return False
+        if label[m] >= 0 and shared[m] > label_area[label[m]]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _flags_agree(true: Any, ignored: Any, score: Any) -> Any:  # pragma: no cover
+    for m in range(len(score)):
+        if true[m] & ignored[m] or not np.isfinite(score[m]) or (m > 0 and score[m] > score[m - 1]):
+            return False
+    return True
 
 
 def size_of(area: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -259,14 +291,6 @@ def _write(writer: Writer, values: NDArray[np.int64] | NDArray[np.bool_]) -> Non
     writer.number(len(values))
     for value in values.tolist():
         writer.number(value)
-
-
-def _read(reader: Reader) -> NDArray[np.int64]:
-    """Each number takes a byte at least, so that a length that is not there ends the reading, not the memory."""
-    values = [reader.number() for _ in range(reader.number())]
-    if values and max(values) >= LIMIT:
-        raise ValueError(f"damaged {reader.what}: a number is too large")
-    return np.array(values, np.int64)
 
 
 def _as_bytes(bits: NDArray[np.uint64]) -> NDArray[np.uint8]:

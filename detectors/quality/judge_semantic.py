@@ -20,7 +20,7 @@ from detectors.quality.confusion import (
     sparse_confusion,
 )
 from detectors.quality.semantic_boundary import boundary_sums
-from detectors.quality.tables import ascending, read_table, write_table
+from detectors.quality.tables import ordered, read_table, write_table
 from detectors.wire import Reader, Writer
 
 MAGIC = b"SWJS"
@@ -139,12 +139,12 @@ class SemanticJudgement:
     def _check(self, what: str) -> None:
         """Raises ValueError where classes, order or sums are impossible."""
         limit = self.height * self.width
+        tables: list[tuple[NDArray[np.int64], tuple[int, ...]]]
         tables = [(self.confusion, (self.classes, self.classes + 1)), (self.boundary, (self.classes,))]
         if self.confidence is not None:
             tables.append((self.confidence, (self.classes + 1, BINS)))
         for table, ends in tables:
-            keys = table[:, : len(ends)]
-            if (keys >= ends).any() or not ascending(keys):
+            if not ordered(table, ends):
                 raise ValueError(f"damaged {what}: classes out of range or order")
         # In floating point, since eight-byte counts chosen by an attacker could wrap around.
         if self.confusion[:, 2].sum(dtype=np.float64) > limit or self.boundary[:, 2].max(initial=0) > limit:

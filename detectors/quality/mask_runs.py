@@ -34,6 +34,14 @@ Rle = Mapping[str, Any]
 """``{"size": [h, w], "counts": bytes or str}``: COCO's compressed RLE."""
 
 
+class DamagedMaskError(ValueError):
+    """Counts that are damaged, or do not add up to the mask's size. ``mask`` is its number."""
+
+    def __init__(self, mask: int, size: tuple[int, int]) -> None:
+        super().__init__(f"mask {mask}: the counts are damaged, or do not add up to {size[0]} x {size[1]}")
+        self.mask = mask
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class MaskRuns:
     """M masks of one image."""
@@ -68,13 +76,13 @@ def read_runs(rles: Sequence[Rle]) -> MaskRuns:
     """The runs of an image's masks.
 
     Raises:
-        ValueError: masks of different sizes, which it names; no compressed RLE; counts that are damaged or do not add
-            up to height x width.
+        ValueError: masks of different sizes, which it names; no compressed RLE.
+        DamagedMaskError: counts that are damaged or do not add up to height x width.
 
     >>> runs = read_runs([{"size": [2, 3], "counts": b"13"}, {"size": [2, 3], "counts": "06"}])
     Traceback (most recent call last):
     ...
-    ValueError: mask 0: the counts are damaged, or do not add up to 2 x 3
+    detectors.quality.mask_runs.DamagedMaskError: mask 0: the counts are damaged, or do not add up to 2 x 3
     >>> runs = read_runs([{"size": [2, 3], "counts": b"132"}, {"size": [2, 3], "counts": "06"}])
     >>> runs.starts.tolist(), runs.ends.tolist(), runs.area.tolist(), runs.box.tolist()
     ([1, 0], [4, 6], [3, 6], [[0, 0, 2, 2], [0, 0, 3, 2]])
@@ -92,7 +100,7 @@ def read_runs(rles: Sequence[Rle]) -> MaskRuns:
     box = np.zeros((len(texts), 4), np.int64)
     bad = _read(text, at, height, width, starts, ends, offsets, area, box)
     if bad >= 0:
-        raise ValueError(f"mask {bad}: the counts are damaged, or do not add up to {height} x {width}")
+        raise DamagedMaskError(int(bad), (height, width))
     used = offsets[-1]
     return MaskRuns((height, width), starts[:used], ends[:used], offsets, area, box)
 

@@ -1,12 +1,8 @@
-"""Instance masks to one map, painted run by run from their compressed strings: no mask is ever decoded.
+"""Instance masks to one map, painted run by run: no mask is ever decoded.
 
 A mask of 50,000 pixels is some 200 runs. Decoding makes an image of bytes out of them, and painting through it reads
-every pixel of the image once for each mask; here each run is read from its string and written where it belongs. Later
+every pixel of the image once for each mask; here each run is written where it belongs. Later
 masks lie over earlier ones.
-
-Each number of a string is groups of five bits, lowest first, as the character ``48 + bits + 32 * more``; bit 16 of the
-last group is the sign; from the fourth number on it is the difference to the number two before. Numbers are lengths of
-runs of zeros and ones in turn, column by column.
 
 Source: ``maskApi.c`` of pycocotools, with which the tests compare.
 """
@@ -21,13 +17,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.quality.mask_runs import DamagedMaskError, read_runs
+
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
 
 MAX_SIDE = 2**31 - 1
 MAX_PIXELS = 50_000_000
-MAX_SHIFT = 60
-"""Twelve groups of five bits are more than any count may have, and overflow nothing."""
-OK = -1
 
 
 def paint_classes(masks: Sequence[Mapping[str, Any]], positions: Sequence[int], background: int) -> LabelMap:
@@ -56,15 +51,16 @@ def paint_classes(masks: Sequence[Mapping[str, Any]], positions: Sequence[int], 
     lowest, highest = min(background, int(values.min())), max(background, int(values.max()))
     if lowest < 0 or highest > MAX_SIDE:
         raise ValueError(f"values of a map are 0..{MAX_SIDE}, got {lowest}..{highest}")
-    kind = next(kind for kind in (np.uint8, np.uint16, np.int32) if highest <= np.iinfo(kind).max)
-    texts = [_text(mask["counts"]) for mask in masks]
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    kind: Any = next(kind for kind in (np.uint8, np.uint16, np.int32) if highest <= np.iinfo(kind).max)
+    try:
+        runs = read_runs([{"size": (height, width), "counts": _text(mask["counts"])} for mask in masks])
+    except DamagedMaskError as error:
+        raise ValueError(f"mask {error.mask} is no compressed RLE of {height} x {width} pixels") from None
     columns = np.full((width, height), background, kind)
-    faulty = _paint(np.frombuffer(b"".join(texts), np.uint8), offsets, values.astype(kind), columns.reshape(-1))
-    if faulty != OK:
-        raise ValueError(f"mask {faulty} is no compressed RLE of {height} x {width} pixels")
-    return cv2.transpose(columns)  # type: ignore[return-value]
+    _paint(runs.starts, runs.ends, runs.offsets, values.astype(kind), columns.reshape(-1))
+    painted: LabelMap = np.empty((height, width), kind)
+    cv2.transpose(columns, painted)
+    return painted
 
 
 def paint_instances(masks: Sequence[Mapping[str, Any]]) -> LabelMap:
@@ -94,30 +90,8 @@ def _text(counts: str | bytes) -> bytes:
 
 
 @numba.njit(cache=True, nogil=True)
-def _paint(text: Any, offsets: Any, values: Any, pixels: Any) -> int:
-    """Paint masks ``text[offsets[m]:offsets[m + 1]]`` in turn; returns the first that is faulty, or OK."""
-    total = len(pixels)
+def _paint(starts: Any, ends: Any, offsets: Any, values: Any, pixels: Any) -> None:  # pragma: no cover
+    """Paint the runs of each mask in turn."""
     for m in range(len(values)):
-        value = values[m]
-        at, runs, last, before = np.int64(0), 0, np.int64(0), np.int64(0)
-        number, shift = np.int64(0), np.int64(0)
-        for p in range(offsets[m], offsets[m + 1]):
-            character = np.int64(text[p]) - 48
-            if character < 0 or character > 63 or shift == MAX_SHIFT:
-                return m
-            number |= (character & 31) << shift
-            shift += 5
-            if character & 32 == 0:
-                number |= -((character >> 4) & 1) << shift
-                if runs > 2:
-                    number += before
-                if number < 0 or number > total - at:
-                    return m
-                if runs % 2:
-                    pixels[at : at + number] = value
-                at += number
-                runs, before, last = runs + 1, last, number
-                number, shift = np.int64(0), np.int64(0)
-        if shift > 0 or at != total:
-            return m
-    return OK
+        for run in range(offsets[m], offsets[m + 1]):
+            pixels[starts[run] : ends[run]] = values[m]

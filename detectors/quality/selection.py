@@ -2,8 +2,8 @@
 
 Half of what may be spent on measuring goes to all records alike, a floor under every probability; the other half is
 shared evenly by the classes that the model found, so that a class in one record of a hundred is not left to chance.
-A record that is wanted by several classes adds up what they give. A second, independent draw prefers records of which
-the model is unsure, for training; its labels count in the estimates too, weighed by the probability of either draw.
+A record that is wanted by several classes adds up what they give. A second, independent draw prefers records from which
+a model learns most, for training; its labels count in the estimates too, weighed by the probability of either draw.
 
 Poisson sampling: Saerndal, Swensson and Wretman 1992, section 3.5.
 """
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from detectors.active_learning import probabilities
 
 FLOOR_SHARE = 0.5
 """Of the checks to measure by: spread over all records alike."""
@@ -41,7 +43,7 @@ class Chances:
 
 def chances(
     classes: Sequence[frozenset[str]],
-    confidence: NDArray[np.float64],
+    wished: NDArray[np.float64],
     checks: float,
     training: float,
     critical: Mapping[str, float | None] | frozenset[str] = frozenset(),
@@ -50,12 +52,12 @@ def chances(
 
     Args:
         classes: the classes found in each record.
-        confidence: (N,) 0..1; NaN where it is not known, which counts as wholly unsure.
+        wished: (N,) above 0, how much each is wanted to train on (`detectors.active_learning.wishes`).
         checks: how many are to be drawn to measure by, expected; at most N are.
         training: how many to train on.
         critical: classes that get `CRITICAL` times another's share.
 
-    >>> found = chances([frozenset({"car"})] * 98 + [frozenset({"bus"})] * 2, np.full(100, 0.9), 10, 0)
+    >>> found = chances([frozenset({"car"})] * 98 + [frozenset({"bus"})] * 2, np.ones(100), 10, 0)
     >>> found.uniform[[0, 99]].round(3).tolist(), round(float(found.uniform.sum()), 6)
     ([0.076, 1.0], 9.4)
     """
@@ -73,7 +75,5 @@ def chances(
         wanted[rows] += (1 - FLOOR_SHARE) * checks * shares[name] / sum(shares.values()) / len(rows)
     if not members:
         wanted[:] = floor[:] = checks / count
-    unsure = (1 - np.nan_to_num(confidence, nan=0.0)) ** 2
-    total = float(unsure.sum())
-    trained = training * unsure / total if total > 0 else np.full(count, training / count)
-    return Chances(np.minimum(wanted, 1.0), np.minimum(floor, 1.0), np.minimum(trained, 1.0))
+    trained = probabilities(wished, training)
+    return Chances(np.minimum(wanted, 1.0), np.minimum(floor, 1.0), trained)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detectors.quality.calibration import PRIOR_RECORDS, CalibrationMap
@@ -60,21 +62,20 @@ class SemanticExpectation:
             prior_records: so many records' worth of belief in what holds without labels; 0 for none.
         """
         classes = len(frequencies)
-        sums = np.zeros((classes + 1, BINS, 4))
-        records = np.zeros((classes + 1, BINS), np.int64)
+        weight = np.ones(len(judgements)) if weights is None else np.asarray(weights, np.float64)
+        if weight.shape != (len(judgements),):
+            raise ValueError(f"{len(judgements)} judgements, weights of shape {weight.shape}")
+        other = next((judgement.classes for judgement in judgements if judgement.classes != classes), None)
+        if other is not None:
+            raise ValueError(f"a judgement has {other} classes, expected {classes}")
         errors, seen = np.zeros((classes + 1, classes)), np.zeros(classes + 1, np.int64)
-        labelled = 0
-        for judgement, weight in zip(judgements, np.ones(len(judgements)) if weights is None else weights, strict=True):
-            if judgement.classes != classes:
-                raise ValueError(f"a judgement has {judgement.classes} classes, expected {classes}")
-            wrong = judgement.confusion[judgement.confusion[:, 0] != judgement.confusion[:, 1]]
-            errors[wrong[:, 1], wrong[:, 0]] += weight * wrong[:, 2]
-            seen[np.unique(wrong[:, 1])] += 1
-            if judgement.confidence is not None:
-                position, code = judgement.confidence[:, 0], judgement.confidence[:, 1]
-                sums[position, code] += weight * judgement.confidence[:, 2:]
-                records[position, code] += 1
-                labelled += 1
+        record, rows = _joined([judgement.confusion for judgement in judgements], 3)
+        _add_errors(record, rows, weight, errors, seen)
+        sums, records = np.zeros((classes + 1, BINS, 4)), np.zeros((classes + 1, BINS), np.int64)
+        known = [i for i, judgement in enumerate(judgements) if judgement.confidence is not None]
+        record, rows = _joined([c for judgement in judgements if (c := judgement.confidence) is not None], 6)
+        _add_confidence(record, rows, weight[known], sums, records)
+        labelled = len(known)
         total, correct, _, void = np.moveaxis(sums, 2, 0)
         # A bin where all is void says nothing about what is right.
         evidence = np.where(total > 0, records, 0)[:classes]
@@ -100,6 +101,35 @@ class SemanticExpectation:
         wrong = predicted.copy()
         wrong[..., : self.classes] -= intersection
         return intersection, predicted[..., : self.classes] + wrong @ self.shares
+
+
+def _joined(tables: Sequence[NDArray[np.int64]], columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tables (K, columns) one below the other, and of each row (R,) the number of its table."""
+    record = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return record, np.concatenate([np.empty((0, columns), np.int64), *tables])
+
+
+@njit(cache=True, nogil=True)
+def _add_errors(record: Any, rows: Any, weight: Any, errors: Any, seen: Any) -> None:  # pragma: no cover
+    """Wrong pixels of confusions (R, 3) by predicted and by true class, and in how many records each was predicted."""
+    last = np.full(len(seen), -1)
+    for row in range(len(rows)):
+        labelled, predicted = rows[row, 0], rows[row, 1]
+        if labelled != predicted:
+            errors[predicted, labelled] += weight[record[row]] * rows[row, 2]
+            if last[predicted] != record[row]:
+                seen[predicted] += 1
+                last[predicted] = record[row]
+
+
+@njit(cache=True, nogil=True)
+def _add_confidence(record: Any, rows: Any, weight: Any, sums: Any, records: Any) -> None:  # pragma: no cover
+    """Pixels of confidence tables (R, 6) by class and bin, and in how many records each was seen."""
+    for row in range(len(rows)):
+        position, code = rows[row, 0], rows[row, 1]
+        records[position, code] += 1
+        for side in range(4):
+            sums[position, code, side] += weight[record[row]] * rows[row, 2 + side]
 
 
 def _prior_shares(frequencies: NDArray[np.floating]) -> NDArray[np.float64]:

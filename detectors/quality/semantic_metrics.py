@@ -38,6 +38,10 @@ def _both(judgements: Judgements) -> Sums:
     return _predicted(judgements) + _labelled(judgements)
 
 
+def _union(judgements: Judgements) -> Sums:
+    return _both(judgements) - _intersection(judgements)
+
+
 def _boundary(column: int) -> Callable[[Judgements], Sums]:
     def sums(judgements: Judgements) -> Sums:
         rows = _rows([judgement.boundary for judgement in judgements])
@@ -76,7 +80,7 @@ def _classes(judgements: Judgements) -> int:
 METRICS: dict[str, Metric[SemanticJudgement]] = {
     metric.name: metric
     for metric in (
-        Metric("iou", _intersection, lambda judged: _both(judged) - _intersection(judged)),
+        Metric("iou", _intersection, _union),
         Metric("dice", lambda judged: 2 * _intersection(judged), _both),
         Metric("boundary_iou", _boundary(1), _boundary(2)),
         Metric("precision", _intersection, _predicted),

@@ -91,11 +91,11 @@ def design(
     columns = (weights * numerator, weights * denominator, size)
     if population is not None and drawn == "records":
         return Units(*columns, 1 - 1 / weights, record_size, 1.0, len(sample), missed=missed)
-    columns = sums_by(sample.clusters, *columns)  # type: ignore[assignment]
+    numerators, denominators, sizes = sums_by(sample.clusters, *columns)
     # Of sequences that were drawn whole, as much remains unseen as of the window's records.
     unseen = 1.0 if population is None else 1 - len(sample) / max(population, 1)
-    count = len(columns[0])
-    return Units(*columns, np.full(count, unseen), record_size, 0.5, count, missed=missed)
+    count = len(sizes)
+    return Units(numerators, denominators, sizes, np.full(count, unseen), record_size, 0.5, count, missed=missed)
 
 
 def conclude(

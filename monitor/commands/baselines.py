@@ -185,10 +185,11 @@ def baseline_show(state: State, baseline_id: str, as_json: bool) -> None:
 @click.pass_obj
 def baseline_activate(state: State, baseline_id: str) -> None:
     """Score its model version against this baseline from now on."""
+    from monitor.audit import os_user
 
     store = open_store(state.settings(), write=True)
     try:
-        meta = store.activate(baseline_id)
+        meta = store.activate(baseline_id, who=os_user())
     finally:
         store.close()
     click.echo(f"{meta.model} version {meta.version} is scored against {meta.id[:12]} from now on")

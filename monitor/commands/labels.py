@@ -1,4 +1,4 @@
-"""`segwatch labels` and `segwatch relabel`: the labelling loop."""
+"""`segwatch labels`: annotations in, and how far annotators agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from monitor.commands.annotation import labels_pull
 from monitor.commands.common import (
     State,
     json_option,
@@ -16,6 +18,7 @@ from monitor.commands.common import (
     print_json,
     time_range,
 )
+from monitor.commands.labels_export import labels_export
 from monitor.errors import InputError
 from monitor.windows import parse_time
 
@@ -32,11 +35,11 @@ def labels() -> None:
     "form",
     default="auto",
     show_default=True,
-    help="coco (LVIS too), coco-panoptic, png-folder or jsonl (label records).",
+    help="coco (LVIS too), coco-panoptic, cvat (XML, zip), cvat-json, labelstudio, png-folder, jsonl (label records).",
 )
 @click.option("--model", help="Whose classes they are; not needed where there is one model.")
 @click.option("--version", help="Only for this version; default: for every one.")
-@click.option("--annotator", default="import", show_default=True)
+@click.option("--annotator", default="import", show_default=True, help="Where the export names none; given: of all.")
 @click.option("--annotation-version", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--label-time", help="RFC 3339; default: now.")
 @click.option("--purpose", type=click.Choice(["spot_check", "relabel", "audit"]), default="spot_check")
@@ -47,6 +50,13 @@ def labels() -> None:
     default="stem",
     show_default=True,
     help="What an input's id is made of (a field images[].input_id wins).",
+)
+@click.option(
+    "--masks-as",
+    type=click.Choice(["auto", "instances", "semantic"]),
+    default="auto",
+    show_default=True,
+    help="What an image's masks become; auto: what segwatch asked for, else instances.",
 )
 @click.option("--png-folder", type=click.Path(path_type=Path, file_okay=False), help="Of a panoptic export.")
 @json_option
@@ -64,9 +74,11 @@ def labels_import(
     selection_probability: float | None,
     input_id: Any,
     png_folder: Path | None,
+    masks_as: Any,
     as_json: bool,
 ) -> None:
     """Put an annotation export into the store: all of it, or, where an entry is bad, nothing."""
+    from monitor.audit import os_user
     from monitor.label_import import ImportRequest, import_file
 
     if selection_probability is not None and not 0 < selection_probability <= 1:
@@ -83,21 +95,34 @@ def labels_import(
         selection_probability=selection_probability,
         input_id=input_id,
         png_folder=png_folder,
+        form=masks_as,
+        explicit=_said("annotator", "annotation_version", "label_time", "purpose", "selection_probability"),
+        who=os_user(),
     )
     settings = state.settings()
     store = open_store(settings, write=True)
     try:
-        outcomes, (judged, unjoinable) = import_file(store, settings, request)
+        outcomes, (judged, unjoinable, uncorrectable) = import_file(store, settings, request)
     finally:
         store.close()
-    shown = {name: outcomes.get(name, 0) for name in ("accepted", "replaced", "duplicate", "superseded")}
+    shown = {name: outcomes.get(name, 0) for name in ("accepted", "replaced", "duplicate", "superseded", "purged")}
     if as_json:
-        counts = {"labels": sum(outcomes.values()), "outcomes": shown, "judged": judged, "unjoinable": unjoinable}
-        print_json(counts)
+        late = {"unjoinable": unjoinable, "uncorrectable": uncorrectable}
+        print_json({"labels": sum(outcomes.values()), "outcomes": shown, "judged": judged, **late})
     else:
         text = ", ".join(f"{count} {name}" for name, count in shown.items() if count)
-        late = f"; {unjoinable} unjoinable: made later than quality.join_days after the event" if unjoinable else ""
-        click.echo(f"{sum(outcomes.values())} labels: {text or 'none'}; {judged} records judged by them{late}")
+        text = f"{sum(outcomes.values())} labels: {text or 'none'}; {judged} records judged by them"
+        if unjoinable:
+            text += f"; {unjoinable} unjoinable: later than quality.join_days after the event, or the masks are gone"
+        if uncorrectable:
+            text += f"; {uncorrectable} corrections as late as that: what was said before stays"
+        click.echo(text)
+
+
+def _said(*names: str) -> frozenset[str]:
+    """Of these parameters of the command those that the caller gave."""
+    context = click.get_current_context()
+    return frozenset(name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE)
 
 
 @labels.command("agreement")
@@ -140,43 +165,5 @@ def labels_agreement(
         click.echo(agreement_table(pairs) if pairs else "No input has labels of two annotators.")
 
 
-@click.group()
-def relabel() -> None:
-    """What is to be labelled."""
-
-
-@relabel.command("list")
-@click.option("--model")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
-@json_option
-@click.pass_obj
-def relabel_list(state: State, model: str | None, limit: int, as_json: bool) -> None:
-    """Records that wait for a label, and why they were chosen."""
-    from monitor.present import table
-    from monitor.windows import to_text
-
-    store = open_store(state.settings(), write=False)
-    try:
-        rows = store.open_spot_checks(model, limit)
-    finally:
-        store.close()
-    items = [
-        {
-            "model": row.model,
-            "version": row.version,
-            "input_id": row.input_id,
-            "event_time": to_text(row.event_time_us),
-            "stream": row.stream,
-            "probability": row.probability,
-            "reason": row.reason,
-            "chosen": to_text(row.chosen_at_us),
-        }
-        for row in rows
-    ]
-    if as_json:
-        print_json({"items": items})
-    elif items:
-        header = ["model", "version", "input_id", "event_time", "stream", "probability", "reason"]
-        click.echo(table(header, [[item[name] for name in header] for item in items]))
-    else:
-        click.echo("Nothing waits for a label (quality.spot_checks_per_day says how many are asked for).")
+labels.add_command(labels_export)
+labels.add_command(labels_pull)

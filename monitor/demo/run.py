@@ -164,6 +164,7 @@ def _settings(folder: Path) -> Settings:
         # The demo's days are fixed: none of them is ever too old to be looked at.
         "store": {"retention_days": 36_500},
         "quality": {"keep_masks_days": 36_500},
+        "samples": {"keep_images_days": 36_500},
     }
     (folder / "segwatch.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return msgspec.convert(tree, Settings)

@@ -4,9 +4,6 @@
 
 A record that comes out of here passes ``monitor.records.decode`` as it stands, whether it then goes to Kafka, to a
 file or to the store. An export is taken whole or refused whole.
+
+Nothing is imported here: judging reads one of these files, and must not load the painters of all the others.
 """
-
-from monitor.labels.formats import FORMATS, Format, detect_format, read_labels
-from monitor.labels.records import InputIdRule
-
-__all__ = ["FORMATS", "Format", "InputIdRule", "detect_format", "read_labels"]

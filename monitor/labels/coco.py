@@ -25,6 +25,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from monitor.errors import InputError
+from monitor.labels.asked import read_asked
 from monitor.labels.coco_json import (
     MAX_ENTRIES,
     UTF8_BOM,
@@ -42,6 +44,7 @@ from monitor.labels.coco_json import (
     part_fault,
 )
 from monitor.labels.outlines import first_fault
+from monitor.labels.painted import parts_in_form
 from monitor.labels.records import Draft, Request, entry_of, label_record, refuse
 from monitor.masks import Mask, Rle, offsets_of, write_counts
 from monitor.records.reasons import shorten
@@ -87,15 +90,15 @@ class CocoInstances:
     def __iter__(self) -> Iterator[Draft]:
         for i, image in enumerate(self._images):
             own = self._order[self._offsets[i] : self._offsets[i + 1]].tolist()
-            parts: dict[str, Any] = {
-                "image_size": [image.height, image.width],
-                "instances": self._instances(image, own),
-            }
-            parts.update(self._judged(i, image, own))
-            yield Draft(
-                entry_of("images", i, image.id),
-                label_record(self._request, input_id_of(image, self._request.input_id), parts),
-            )
+            entry, instances = entry_of("images", i, image.id), self._instances(image, own)
+            try:
+                asked = read_asked(image.segwatch)
+                form = asked.form_for(self._request)
+                parts = parts_in_form(instances, image.height, image.width, form, self._request.classes)
+            except InputError as error:
+                refuse(self._path, entry, str(error))
+            parts.update(self._judged(i, image, own), **asked.parts())
+            yield Draft(entry, label_record(self._request, input_id_of(image, self._request.input_id), parts))
 
     def _owners(self, numbers: dict[Key, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """(A,) position of each annotation's image."""

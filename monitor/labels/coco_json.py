@@ -41,8 +41,8 @@ FileName = Annotated[str, Meta(max_length=4096)]
 
 
 class ImageEntry(msgspec.Struct, frozen=True, gc=False):
-    """``input_id`` is segwatch's own; the last two, lists of ids that are still undecoded, are LVIS', whose images are
-    named by ``coco_url`` alone."""
+    """``input_id`` and ``segwatch`` are segwatch's own; the next two, lists of ids that are still undecoded, are LVIS',
+    whose images are named by ``coco_url`` alone."""
 
     id: Key
     width: Side
@@ -52,6 +52,7 @@ class ImageEntry(msgspec.Struct, frozen=True, gc=False):
     input_id: Key | None = None
     neg_category_ids: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     not_exhaustive_category_ids: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    segwatch: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class CategoryEntry(msgspec.Struct, frozen=True, gc=False):

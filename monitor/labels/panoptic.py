@@ -26,6 +26,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from monitor.classes import Classes
 from monitor.errors import BadRecord, InputError
+from monitor.labels.asked import read_asked
 from monitor.labels.coco import compressed
 from monitor.labels.coco_json import (
     MAX_ENTRIES,
@@ -98,7 +99,11 @@ class CocoPanoptic:
     def __iter__(self) -> Iterator[Draft]:
         for i, image in enumerate(self._images):
             k = self._annotation_of[i]
-            parts = self._parts(k, image)
+            try:
+                asked = read_asked(image.segwatch)
+            except InputError as error:
+                refuse(self._path, entry_of("images", i, image.id), str(error))
+            parts = {**self._parts(k, image), **asked.parts()}
             yield Draft(self._entry(k), label_record(self._request, input_id_of(image, self._request.input_id), parts))
 
     def _find_things(self, categories: Sequence[Any]) -> set[int]:
@@ -139,7 +144,7 @@ class CocoPanoptic:
         try:
             data = read_inside(self._folder, annotation.file_name, limits.max_image_bytes)
             ids = read_segment_ids(data, shorten(annotation.file_name), image.height, image.width)
-            segments = _Runs(ids)
+            segments = SegmentRuns(ids)
             segments.check({segment.id for segment in annotation.segments_info})
             instances = [
                 {"class": self._names[segment.category_id], "mask": segments.mask(segment.id)}
@@ -186,7 +191,7 @@ def read_segment_ids(data: bytes, name: str, height: int, width: int) -> NDArray
     return ids
 
 
-class _Runs:
+class SegmentRuns:
     """The runs of equal segment ids in a map (H, W), column by column, sorted by id."""
 
     def __init__(self, ids: NDArray[np.int32]) -> None:
@@ -225,7 +230,7 @@ class _Runs:
         return np.repeat(by_run, self._ends - self._starts).reshape(self._shape[::-1]).T
 
 
-def _with_void(values: dict[int, int], classes: Classes, segments: _Runs) -> dict[int, int]:
+def _with_void(values: dict[int, int], classes: Classes, segments: SegmentRuns) -> dict[int, int]:
     if 0 not in segments.found:
         return values
     if not classes.ignore:

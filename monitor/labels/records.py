@@ -21,6 +21,9 @@ from monitor.windows import to_text
 
 InputIdRule = Literal["stem", "file_name", "id"]
 """What an image's ``input_id`` is made of: its file's name without folder and extension, all of it, or its number."""
+FormRule = Literal["auto", "instances", "semantic"]
+"""What an image's masks become: a list of instances, or one map of classes. ``auto``: what the export says of the
+image, where segwatch asked for it, else instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Request:
     """The model's; needed where a semantic map is made or checked, else only to refuse names it does not have."""
     png_folder: Path | None = None
     """Where the PNG files of a COCO panoptic export lie; None: a folder beside the JSON file with its name."""
+    form: FormRule = "auto"
+    explicit: frozenset[str] = frozenset()
+    """Fields of the record in which the caller's word counts, whatever the export says; in others the export's does."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -63,7 +69,8 @@ def entry_of(kind: str, index: int, key: object = None) -> str:
 
 
 def label_record(request: Request, input_id: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of segwatch.label.v1 as a JSON object. ``parts``: ``instances``, ``semantic``, and what belongs to it.
+    """A record of segwatch.label.v1 as a JSON object. ``parts``: ``instances``, ``semantic``, what belongs to them, and
+    fields that the export gives (``annotator``, ``purpose``, ...), which count unless the caller insists on others.
 
     Absent parts are left out, never null.
     """
@@ -79,7 +86,7 @@ def label_record(request: Request, input_id: str, parts: Mapping[str, Any]) -> d
         record["model"] = {"name": request.model.name, "version": request.model.version}
     if request.selection_probability is not None:
         record["selection_probability"] = request.selection_probability
-    return {**record, **parts}
+    return {**record, **{name: part for name, part in parts.items() if name not in request.explicit}}
 
 
 def stem_of(file_name: str) -> str:
@@ -106,20 +113,22 @@ def check_request(request: Request) -> None:
 def check_all(path: Path, drafts: Iterable[Draft], request: Request) -> int:
     """Run through all drafts, keeping none; how many there are.
 
-    Each must be a record that segwatch takes, as ``decode`` has it, and name an input that no other one names.
-    Raises InputError for the first that is not.
+    Each must be a record that segwatch takes, as ``decode`` has it, and say something that no other one says: one
+    annotator's annotation of an input, in one version. Raises InputError for the first that is not.
     """
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str, int], str] = {}
+    count = 0
     for entry, record in drafts:
         try:
             _decode(record, request.limits)
         except BadRecord as bad:
             refuse(path, entry, bad.detail)
-        input_id = record["input_id"]
-        if input_id in seen:
-            refuse(path, entry, f"input_id {shorten(input_id)} is that of {seen[input_id]} too")
-        seen[input_id] = entry
-    return len(seen)
+        count += 1
+        key = (record["input_id"], record["annotator"], record["annotation_version"])
+        if key in seen:
+            refuse(path, entry, f"input_id {shorten(key[0])} is that of {seen[key]} too")
+        seen[key] = entry
+    return count
 
 
 def _decode(record: dict[str, Any], limits: Limits) -> None:

@@ -6,7 +6,7 @@
 Images and semantic maps are decoded later, in the pipeline's thread pool (``decode_semantic``, ``fetch_image``).
 """
 
-from monitor.records.checks import Limits, check_image_size
+from monitor.records.checks import Limits, check_map_size
 from monitor.records.decoding import decode, decode_chunk
 from monitor.records.reasons import REASONS
 from monitor.records.semantic import decode_semantic, semantic_summary
@@ -37,7 +37,7 @@ __all__ = [
     "Prediction",
     "Record",
     "Semantic",
-    "check_image_size",
+    "check_map_size",
     "decode",
     "decode_chunk",
     "decode_semantic",

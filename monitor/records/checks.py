@@ -121,23 +121,16 @@ def refuse_masks(masks: Sequence[Mask], faults: NDArray[np.uint8]) -> NoReturn:
     )
 
 
-def check_image_size(record: Prediction | Label, height: int, width: int) -> None:
-    """Raise ``bad_mask`` or ``bad_semantic`` where a mask or a map does not fit the image, once the image's size is
-    known.
+def check_map_size(size: tuple[int, int], image: tuple[int, int]) -> None:
+    """Raise ``bad_semantic`` where a map is larger than its image: it has the image's size or is smaller.
 
-    RLE masks have the image's size; a semantic map has it or is smaller.
+    Both are height and width.
     """
-    masks: list[Mask] = [instance.mask for instance in record.instances or ()]
-    for i, mask in enumerate(masks):
-        if isinstance(mask, Rle) and mask.size != (height, width):
-            raise BadRecord("bad_mask", f"instances[{i}].mask.size is {list(mask.size)}, the image's {[height, width]}")
-    if record.semantic is not None:
-        header = read_header(record.semantic.classes_png, "semantic.classes_png")
-        if header.height > height or header.width > width:
-            raise BadRecord(
-                "bad_semantic",
-                f"semantic.classes_png is {header.height} x {header.width}, larger than the image's {height} x {width}",
-            )
+    if size[0] > image[0] or size[1] > image[1]:
+        raise BadRecord(
+            "bad_semantic",
+            f"semantic.classes_png is {size[0]} x {size[1]}, larger than the image's {image[0]} x {image[1]}",
+        )
 
 
 def _mask_in_words(mask: Mask) -> str:

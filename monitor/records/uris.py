@@ -52,7 +52,7 @@ class Location:
 
 
 class S3Client(Protocol):
-    """The one method of boto3's S3 client that is needed here."""
+    """What reads an object: `monitor.s3.S3Reader`."""
 
     def get_object(self, *, Bucket: str, Key: str) -> Any:
         """A mapping whose ``Body`` can be read."""
@@ -132,7 +132,7 @@ def fetch_image(
         return _read_capped(body, location.url, max_bytes, deadline)
     except BadRecord:
         raise
-    except Exception as error:  # botocore makes its exception classes at run time
+    except Exception as error:  # the client's own classes
         raise _unavailable(location.url, error) from None
 
 

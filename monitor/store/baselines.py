@@ -18,6 +18,15 @@ from monitor.store.values import ActiveBaseline, BaselineMeta, StoredBaseline
 META = [baseline.c[name] for name in ("id", "model", "version", "created_us", "format_version", "meta")]
 
 
+def newest_by_model(active: Mapping[tuple[str, str], ActiveBaseline]) -> dict[str, ActiveBaseline]:
+    """Of each model's active baselines the one that was activated last, by whose classes the model's other versions
+    go. ``active``: by (model, version)."""
+    found: dict[str, ActiveBaseline] = {}
+    for (model, _), one in active.items():
+        found[model] = max(found.get(model, one), one, key=lambda each: (each.activated_us, each.meta.id))
+    return found
+
+
 def content_id(model: str, version: str, format_version: int, payload: bytes) -> str:
     """Hex SHA-256 over what a baseline is; when it was made and what is told about it do not belong to it."""
     head = msgspec.msgpack.encode((model, version, format_version))

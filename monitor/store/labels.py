@@ -15,9 +15,19 @@ from sqlalchemy import Connection, Table, and_, delete, exists, or_, select, upd
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitor.store import bulk
-from monitor.store.tables import judged, label, label_due, quality, sample, spot_check, spot_check_progress
+from monitor.store.tables import (
+    judged,
+    judged_classes,
+    label,
+    label_due,
+    quality,
+    sample,
+    spot_check,
+    spot_check_progress,
+)
 from monitor.store.values import (
     JudgedRow,
+    LabelKey,
     LabelledSample,
     LabelOutcome,
     LabelRow,
@@ -28,7 +38,6 @@ from monitor.store.values import (
 
 T = TypeVar("T")
 
-LabelKey = tuple[str, str, str, str]
 KEY = ("input_id", "annotator", "model", "version")
 IDENTITY = ("input_id", "model", "version")
 KEYS_AT_ONCE = 200
@@ -39,17 +48,28 @@ def insert(connection: Connection, rows: Sequence[LabelRow]) -> list[LabelOutcom
     """Insert annotations in the order given; what became of each.
 
     Of one annotator's annotations of an input the highest version stays, whatever came first; of two with one version
-    the first. Keys are locked in ascending order.
+    the first. New keys are locked in ascending order, then those that were there, in ascending order.
     """
+    return replace_older(connection, rows, insert_new(connection, rows)) if rows else []
+
+
+def insert_new(connection: Connection, rows: Sequence[LabelRow]) -> set[LabelKey]:
+    """Insert the first annotation of each key that is free; which ones they are."""
     if not rows:
-        return []
-    first = {_key(row): row for row in reversed(rows)}
-    new = _insert_new(connection, [first[key] for key in sorted(first)])
+        return set()
+    first = {row.key: row for row in reversed(rows)}
+    return _insert_free(connection, [first[key] for key in sorted(first)])
+
+
+def replace_older(connection: Connection, rows: Sequence[LabelRow], new: set[LabelKey]) -> list[LabelOutcome]:
+    """Let newer annotations replace older ones; what became of each. ``new`` keys were inserted just now, for the
+    first of their rows, and are taken out of the set."""
+    first = {row.key for row in rows}
     versions = _versions(connection, sorted(first))
     outcomes: list[LabelOutcome] = []
     newest: dict[LabelKey, LabelRow] = {}
     for row in rows:
-        key = _key(row)
+        key = row.key
         if key in new:
             outcomes.append("accepted")
             new.remove(key)
@@ -67,7 +87,7 @@ def insert(connection: Connection, rows: Sequence[LabelRow]) -> list[LabelOutcom
     return outcomes
 
 
-def _insert_new(connection: Connection, rows: Sequence[LabelRow]) -> set[LabelKey]:
+def _insert_free(connection: Connection, rows: Sequence[LabelRow]) -> set[LabelKey]:
     """Insert those whose key is free, in their order; which ones they were."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(label).on_conflict_do_nothing(index_elements=list(KEY))
@@ -90,10 +110,6 @@ def _as_key(row: sqlalchemy.Row[Any]) -> LabelKey:
     return row.input_id, row.annotator, row.model, row.version
 
 
-def _key(row: LabelRow) -> LabelKey:
-    return row.input_id, row.annotator, row.model, row.version
-
-
 def due(connection: Connection, limit: int) -> tuple[list[int], list[str]]:
     """``(ids of marks, their inputs without repeats)``, the oldest first."""
     rows = connection.execute(select(label_due.c.id, label_due.c.input_id).order_by(label_due.c.id).limit(limit)).all()
@@ -105,6 +121,19 @@ def mark_judged(connection: Connection, model: str, version: str) -> None:
     columns = judged.c
     inputs = select(columns.input_id).where(columns.model == model, columns.version == version)
     connection.execute(label_due.insert().from_select(["input_id"], inputs))
+
+
+def classes_judged_by(connection: Connection) -> dict[tuple[str, str], str]:
+    """By which classes, as JSON, the labels of each (model, version) were judged last."""
+    columns = judged_classes.c
+    rows = connection.execute(select(columns.model, columns.version, columns.classes))
+    return {(row.model, row.version): row.classes for row in rows}
+
+
+def save_classes(connection: Connection, model: str, version: str, classes: str) -> None:
+    """Remember by which classes a version's labels are judged."""
+    row = {"model": model, "version": version, "classes": classes}
+    bulk.upsert(connection, judged_classes, [row], {"classes": "replace"})
 
 
 def unjudged(connection: Connection, limit: int) -> list[str]:
@@ -196,16 +225,16 @@ def save_choice(connection: Connection, model: str, version: str, until_us: int,
 
 def candidates(
     connection: Connection, model: str, version: str, since_us: int, until_us: int
-) -> list[tuple[str, int, float | None, bytes]]:
-    """``(input, event time, confidence, masks)`` of records in [since, until) that can be judged, by input."""
+) -> list[tuple[str, int, float | None, bytes, bytes | None]]:
+    """``(input, event time, confidence, masks, sketch)`` of records in [since, until) that can be judged, by input."""
     columns = sample.c
     query = (
-        select(columns.input_id, columns.event_time_us, columns.confidence, columns.masks)
+        select(columns.input_id, columns.event_time_us, columns.confidence, columns.masks, columns.sketch)
         .where(columns.model == model, columns.version == version)
         .where(columns.event_time_us >= since_us, columns.event_time_us < until_us, columns.masks.is_not(None))
         .order_by(columns.input_id)
     )
-    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in connection.execute(query)]
 
 
 def open_checks(connection: Connection, model: str | None, limit: int) -> list[SpotCheckRow]:

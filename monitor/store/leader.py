@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +12,17 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Connection, Delete, Table, Update, delete, select, update
 
 from monitor.errors import NotLeader
-from monitor.store import early, labels, outbox, panes, scores, tallies
+from monitor.store import actions, early, heartbeats, labels, outbox, panes, purges, relabel, scores, tallies
+from monitor.store import canary as canaries
+from monitor.store.actions import RetrainRow
+from monitor.store.canary import StoredCanary
 from monitor.store.database import Database, DatabaseError
 from monitor.store.panes import Merge
+from monitor.store.relabel import RelabelRow
 from monitor.store.schema import LOCK_SPACE
 from monitor.store.tables import (
+    action_delivery,
+    audit,
     early_alarm,
     early_state,
     judged,
@@ -27,12 +34,14 @@ from monitor.store.tables import (
     window_score,
 )
 from monitor.store.tables import outbox as outbox_table
+from monitor.store.tables import relabel as relabel_table
 from monitor.store.values import (
     DueWindow,
     EarlyAlarm,
     EarlyState,
     Expired,
     JudgedRow,
+    LabelKey,
     LabelledInputs,
     LabelState,
     OutboxMessage,
@@ -69,6 +78,9 @@ class Leader:
         self._clock = clock
         self._on_release = on_release
         self._leads = True
+        self._name = heartbeats.holder()
+        self._since_us = clock()
+        self._beat_at_us = self._since_us - heartbeats.EVERY_US
 
     def fold(self, merge: Merge, lengths_us: Sequence[int], limit: int = 1000) -> int:
         """Merge waiting deltas into panes and totals, and mark the windows of the changed panes as due.
@@ -77,6 +89,7 @@ class Leader:
         the order of the states. Returns how many deltas were folded.
         """
         with self._write() as connection:
+            purges.hold(connection)  # a purge takes samples out of panes
             folded, changed = panes.fold(connection, merge, limit)
             scores.mark_due(connection, changed, lengths_us)
             return folded + tallies.fold(connection, limit)
@@ -86,15 +99,27 @@ class Leader:
         with self._write() as connection:
             return scores.due(connection, watermark_us, limit)
 
-    def record_score(self, window: DueWindow, score: ScoreRow, messages: Sequence[OutboxMessage] = ()) -> int | None:
-        """Store a verdict as the window's next revision, queue its messages, clear the mark: in one transaction.
+    def record_score(
+        self,
+        window: DueWindow,
+        score: ScoreRow,
+        messages: Sequence[OutboxMessage] = (),
+        wanted: Sequence[RelabelRow] = (),
+    ) -> int | None:
+        """Store a verdict as the window's next revision, queue its messages and what is ``wanted`` to be labelled,
+        clear the mark: in one transaction.
 
         Returns the revision (from 0). None when there was nothing new, as many records as in the last revision: then
         only the mark is cleared. A mark that a later fold has renewed stays.
         """
         with self._write() as connection:
+            # What was read a moment ago may have been purged since.
+            graves = purges.Tombstones(connection)
+            score = replace(score, payload=graves.scrubbed(window.model, score.payload))
+            messages = [replace(one, value=one.value and graves.scrubbed(window.model, one.value)) for one in messages]
             revision = scores.insert_revision(connection, window, score)
             if revision is not None:
+                relabel.add(connection, wanted)
                 outbox.queue(connection, messages, self._clock())
             scores.clear(connection, window)
             return revision
@@ -125,18 +150,30 @@ class Leader:
                 labels.samples_of(connection, inputs),
                 labels.judged_of(connection, inputs),
                 labels.chosen(connection, inputs),
+                relabel.targeted(connection, inputs),
             )
 
-    def judge_again(self, model: str, version: str) -> None:
-        """Mark every input of this model version that has been judged."""
+    def judged_classes(self) -> dict[tuple[str, str], str]:
+        """By which classes, as JSON, the labels of each (model, version) were judged last."""
+        with self._write() as connection:
+            return labels.classes_judged_by(connection)
+
+    def judged_by(self, model: str, version: str, classes: str) -> None:
+        """Remember by which classes the labels of a version are judged."""
+        with self._write() as connection:
+            labels.save_classes(connection, model, version, classes)
+
+    def judge_again(self, model: str, version: str, classes: str) -> None:
+        """Mark every input of this model version that has been judged: it is to be judged by ``classes``."""
         with self._write() as connection:
             labels.mark_judged(connection, model, version)
+            labels.save_classes(connection, model, version, classes)
 
     def record_judged(
         self,
         marks: Sequence[int],
         rows: Sequence[JudgedRow],
-        states: Mapping[labels.LabelKey, tuple[int, LabelState]],
+        states: Mapping[LabelKey, tuple[int, LabelState]],
         counted: Mapping[TallyKey, int],
         messages: Sequence[OutboxMessage],
     ) -> None:
@@ -146,18 +183,20 @@ class Leader:
         judges, nothing is counted twice.
         """
         with self._write() as connection:
-            labels.save_judged(connection, rows)
+            graves = purges.Tombstones(connection)
+            labels.save_judged(connection, graves.allowed(rows, lambda row: (row.model, row.input_id)))
             labels.set_states(connection, states)
             labels.clear_due(connection, marks)
             tallies.append(connection, counted)
-            outbox.queue(connection, messages, self._clock())
+            outbox.queue(connection, [graves.message(one) for one in messages], self._clock())
 
     def spot_check_candidates(
         self, model: str, version: str, first_us: int, until_us: int, span_us: int
-    ) -> tuple[int, list[tuple[str, int, float | None, bytes]]] | None:
+    ) -> tuple[int, list[tuple[str, int, float | None, bytes, bytes | None]]] | None:
         """``(end, records)`` of the next whole span to choose from; None where it would end after ``until_us``.
 
-        ``first_us``: where to begin where nothing was chosen yet. Records: input, event time, confidence, masks.
+        ``first_us``: where to begin where nothing was chosen yet. Records: input, event time, confidence, masks,
+        sketch.
         """
         with self._write() as connection:
             asked_us = labels.asked_until(connection, model, version)
@@ -168,9 +207,27 @@ class Leader:
             return end_us, labels.candidates(connection, model, version, since_us, end_us)
 
     def record_spot_checks(self, model: str, version: str, until_us: int, rows: Sequence[SpotCheckRow]) -> None:
-        """Store what was chosen and how far records have been looked at: in one transaction."""
+        """Store and queue what was chosen, and how far records have been looked at: in one transaction."""
         with self._write() as connection:
+            rows = purges.Tombstones(connection).allowed(rows, lambda row: (row.model, row.input_id))
             labels.save_choice(connection, model, version, until_us, rows)
+            relabel.add(connection, [relabel.of_spot_check(row) for row in rows])
+            relabel.settle(connection, self._clock(), [row.input_id for row in rows])
+
+    def queue_samples(self, wanted: Sequence[RelabelRow], messages: Sequence[OutboxMessage] = ()) -> list[RelabelRow]:
+        """Queue samples for labelling, and messages, in one transaction; returns those that were not queued before."""
+        with self._write() as connection:
+            new = relabel.add(connection, wanted)
+            outbox.queue(connection, messages, self._clock())
+            return new
+
+    def tidy_queue(self, before_us: Mapping[str, int]) -> int:
+        """Close items whose sample has a label, and those of records from before ``before_us``, by model."""
+        with self._write() as connection:
+            closed = relabel.settle(connection, self._clock())
+            for model, time_us in sorted(before_us.items()):
+                closed += relabel.expire(connection, model, time_us, self._clock())
+            return closed
 
     def record_quality(self, model: str, estimated: Sequence[StoredQuality]) -> None:
         """Replace what was estimated of a model: of versions that are not among these nothing is known any more."""
@@ -178,6 +235,21 @@ class Leader:
             labels.keep_quality(connection, model, [one.version for one in estimated])
             for one in estimated:
                 labels.save_quality(connection, one)
+
+    def record_canary(self, row: StoredCanary, messages: Sequence[OutboxMessage] = ()) -> None:
+        """Replace what was said of a canary, and queue the request that follows: in one transaction."""
+        with self._write() as connection:
+            canaries.save(connection, row)
+            outbox.queue(connection, messages, self._clock())
+
+    def record_retrain(self, row: RetrainRow, message: OutboxMessage | None = None) -> None:
+        """Replace what was decided on a model's retraining, and queue the request: in one transaction."""
+        with self._write() as connection:
+            graves = purges.Tombstones(connection)
+            actions.save_retrain(connection, row)
+            if message is not None:
+                value = message.value and graves.scrubbed(row.model, message.value)
+                outbox.queue(connection, [replace(message, value=value)], self._clock())
 
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.
@@ -192,6 +264,7 @@ class Leader:
 
         rows(window_due)  # first, so that no window is scored again from half its panes
         messages = outbox_table.c
+        self._expire(action_delivery, action_delivery.c.created_us < before_us, portion)
         return Expired(
             panes=rows(pane),
             scores=rows(window_score),
@@ -200,6 +273,7 @@ class Leader:
             samples=self._expire(sample, sample.c.event_time_us < before_us, portion),
             labels=self._expire(judged, judged.c.event_time_us < before_us, portion)
             + self._expire(spot_check, spot_check.c.event_time_us < before_us, portion)
+            + self._expire(relabel_table, relabel_table.c.event_time_us < before_us, portion)
             + self._expire(label, label.c.label_time_us < before_us, portion),
             messages=self._expire(
                 outbox_table, messages.sent_us.is_not(None) & (messages.sent_us < before_us), portion
@@ -212,6 +286,10 @@ class Leader:
         place = self._place()
         some = update(sample).where(place.in_(select(place).select_from(sample).where(old).limit(portion)))
         return self._repeat(some.values(masks=None), portion)
+
+    def forget_audit(self, before_us: int, portion: int = 10_000) -> int:
+        """Delete lines of the audit log from before ``before_us``; how many."""
+        return self._expire(audit, audit.c.at_us < before_us, portion)
 
     def release(self) -> None:
         """Let another process lead."""
@@ -258,16 +336,24 @@ class Leader:
         if self._connection is None:
             with self._database.write() as connection:
                 yield connection
+                self._beat(connection)
             return
         try:
             with self._connection.begin():
                 yield self._connection
+                self._beat(self._connection)
         except DatabaseError as error:
             # SQLAlchemy would quietly connect anew, and then write without the lock.
             if self._connection.invalidated:
                 self.release()
                 raise NotLeader(f"the leader's connection is lost: {error}") from error
             raise
+
+    def _beat(self, connection: Connection) -> None:
+        now_us = self._clock()
+        if now_us - self._beat_at_us >= heartbeats.EVERY_US:
+            heartbeats.beat(connection, self._name, self._since_us, now_us)
+            self._beat_at_us = now_us
 
 
 def try_lead(database: Database, clock: Callable[[], int], on_release: Callable[[], None]) -> Leader | None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from monitor.store import bulk
 from monitor.store.database import Database
 from monitor.store.tables import outbox
-from monitor.store.values import OutboxMessage
+from monitor.store.values import OutboxBacklog, OutboxMessage
 
 DELIVERY_LIMIT = "10min"
 """PostgreSQL takes the claim of a deliverer that hangs for this long away, and the messages are free again."""
@@ -46,8 +46,11 @@ class Claim(Sequence[OutboxMessage]):
         return self._messages[index]
 
 
-def queue(connection: Connection, messages: Sequence[OutboxMessage], now_us: int) -> None:
-    """Store messages for delivery; one whose id is already there is the same message and is ignored."""
+def queue(connection: Connection, messages: Sequence[OutboxMessage], now_us: int) -> int:
+    """Store messages for delivery; one whose id is already there is the same message and is ignored.
+
+    Returns how many were new.
+    """
     rows = {
         message.id: {
             "id": message.id,
@@ -62,12 +65,19 @@ def queue(connection: Connection, messages: Sequence[OutboxMessage], now_us: int
         }
         for message in reversed(messages)  # of two with one id the first stays
     }
-    bulk.upsert(connection, outbox, list(rows.values()))
+    return bulk.upsert(connection, outbox, list(rows.values()))
 
 
 def pending(connection: Connection) -> int:
     """How many messages wait for delivery."""
-    return connection.scalar(select(func.count()).select_from(outbox).where(outbox.c.sent_us.is_(None))) or 0
+    return backlog(connection).pending
+
+
+def backlog(connection: Connection) -> OutboxBacklog:
+    """What waits for delivery, and since when."""
+    waiting = select(func.count(), func.min(outbox.c.created_us)).where(outbox.c.sent_us.is_(None))
+    row = connection.execute(waiting).one()
+    return OutboxBacklog(int(row[0]), None if row[1] is None else int(row[1]))
 
 
 @contextmanager

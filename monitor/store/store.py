@@ -26,27 +26,53 @@ from sqlalchemy import URL
 from monitor.errors import SettingsError, StoreError
 from monitor.settings import Settings
 from monitor.sources.protocol import Partition
-from monitor.store import baselines, early, labels, leader, offsets, outbox, panes, schema, scores, tallies
+from monitor.store import (
+    audit,
+    baselines,
+    early,
+    heartbeats,
+    keys,
+    labels,
+    leader,
+    offsets,
+    outbox,
+    panes,
+    purges,
+    schema,
+    scores,
+    tallies,
+    traces,
+)
+from monitor.store.actions import Actions
+from monitor.store.canary import Canaries
 from monitor.store.database import Database, parse_url, wall_clock_us
+from monitor.store.deliveries import Deliveries
+from monitor.store.exports import Exports
 from monitor.store.leader import Leader
 from monitor.store.outbox import Claim
+from monitor.store.relabel import RelabelQueue
 from monitor.store.samples import SampleWriter
 from monitor.store.transaction import Transaction
 from monitor.store.values import (
     ActiveBaseline,
+    AuditLine,
     BaselineMeta,
     EarlyAlarm,
     EarlyReading,
+    Heartbeat,
     JudgedRow,
     LabelRow,
+    OutboxBacklog,
     PaneExtent,
     PartitionProgress,
+    PurgedInput,
     SpotCheckRow,
     StoredBaseline,
     StoredPane,
     StoredQuality,
     StoredScore,
 )
+from monitor.store.views import Views
 from monitor.store.writer_lock import WriterLock
 from monitor.tallies import TallyKey
 
@@ -243,6 +269,36 @@ class Store:
         with self._database.read() as connection:
             return labels.open_checks(connection, model, limit)
 
+    @property
+    def relabel(self) -> RelabelQueue:
+        """What is to be labelled."""
+        return RelabelQueue(self._database, self._clock)
+
+    @property
+    def canaries(self) -> Canaries:
+        """What two versions have seen of the same inputs, and what was said of canaries."""
+        return Canaries(self._database)
+
+    @property
+    def actions(self) -> Actions:
+        """What was asked of others."""
+        return Actions(self._database)
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Actions on their way to receivers."""
+        return Deliveries(self._database, self._clock)
+
+    @property
+    def exports(self) -> Exports:
+        """What annotation tools are given, and whether what they send back was."""
+        return Exports(self._database)
+
+    @property
+    def views(self) -> Views:
+        """What pages show."""
+        return Views(self._database)
+
     def quality(self) -> list[StoredQuality]:
         """What was estimated last of every version, by model and version."""
         with self._database.read() as connection:
@@ -264,6 +320,11 @@ class Store:
         self._leader = led
         return led
 
+    def heartbeats(self) -> list[Heartbeat]:
+        """The last sign of life of each leadership of the last day, the newest first."""
+        with self._database.read() as connection:
+            return heartbeats.read(connection)
+
     # Baselines
 
     def add_baseline(
@@ -283,15 +344,101 @@ class Store:
         with self._database.read() as connection:
             return baselines.load(connection, identity)
 
-    def activate(self, identity: str) -> BaselineMeta:
-        """Make a baseline the one that its model version is scored against. Raises BaselineError."""
+    def activate(self, identity: str, *, who: str = "") -> BaselineMeta:
+        """Make a baseline the one that its model version is scored against. Raises BaselineError.
+
+        ``who`` is written to the audit log; "" for nobody in particular (the demo).
+        """
         with self._database.write() as connection:
-            return baselines.activate(connection, identity, self._clock())
+            now_us = self._clock()
+            meta = baselines.activate(connection, identity, now_us)
+            if who:
+                detail = {"version": meta.version, "baseline": meta.id}
+                audit.append(connection, now_us, who, "baseline.activate", meta.model, detail)
+            return meta
 
     def active_baselines(self) -> dict[tuple[str, str], ActiveBaseline]:
         """The active baseline of each (model, version) that has one."""
         with self._database.read() as connection:
             return baselines.active(connection)
+
+    # Privacy
+
+    def trace(self, input_id: str, actions_topic: str) -> traces.InputTrace:
+        """All that is stored of an input."""
+        with self._database.read() as connection:
+            return traces.read(connection, input_id, actions_topic)
+
+    @property
+    def is_postgres(self) -> bool:
+        """PostgreSQL rather than SQLite."""
+        return self._database.is_postgres
+
+    def now_us(self) -> int:
+        """The store's clock, in microseconds since the epoch."""
+        return self._clock()
+
+    def key(self, name: str) -> bytes:
+        """The store's secret key of this name, made where there is none yet."""
+        if not self._database.writable:
+            raise StoreError(f"{self._database.name} was opened for reading only")
+        with self._database.write() as connection:
+            return keys.get(connection, name)
+
+    def purged(self, inputs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Of these (model, input) those that are purged, as of now: nothing is locked."""
+        with self._database.read() as connection:
+            return purges.Tombstones(connection, lock=False).of(inputs)
+
+    def purge(
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        who: str,
+        reason: str,
+        without: Callable[[bytes, str], bytes],
+    ) -> list[PurgedInput]:
+        """Delete all that is stored of inputs, in one transaction with the lines of the audit log.
+
+        ``without`` as in `monitor.store.purges.purge`.
+        """
+        with self._database.write() as connection:
+            now_us = self._clock()
+            done = []
+            for input_id in inputs:
+                one = purges.purge(connection, input_id, model, now_us, without)
+                told = reason.replace(input_id, one.reference)
+                detail = {"model": model, "reason": told, "removed": dict(one.removed), "again": not one.is_new}
+                audit.append(connection, now_us, who, "purge", one.reference, detail)
+                done.append(one)
+        if not self._database.is_postgres:
+            with self._database.read() as connection:  # the log of SQLite's writes holds the pages as they were
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return done
+
+    # Audit
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self._database.writable
+
+    def audit(self, who: str, what: str, subject: str, detail: Mapping[str, object]) -> None:
+        """Add a line to the audit log; see `monitor.audit.record`."""
+        with self._database.write() as connection:
+            audit.append(connection, self._clock(), who, what, subject, detail)
+
+    def read_audit(
+        self,
+        *,
+        since_us: int | None = None,
+        what: str | None = None,
+        subject: str | None = None,
+        limit: int | None = None,
+    ) -> list[AuditLine]:
+        """Lines of the audit log from ``since_us`` on, the oldest first; of more than ``limit`` the newest."""
+        with self._database.read() as connection:
+            return audit.read(connection, since_us, what, subject, limit)
 
     # Outbox
 
@@ -308,3 +455,8 @@ class Store:
         """How many messages wait for delivery."""
         with self._database.read() as connection:
             return outbox.pending(connection)
+
+    def outbox_backlog(self) -> OutboxBacklog:
+        """What waits for delivery, and since when."""
+        with self._database.read() as connection:
+            return outbox.backlog(connection)

@@ -64,6 +64,8 @@ sample = Table(
     Column("offset", BigInteger, nullable=False),
     # What labels are judged against: see monitor/kept_masks.py. Null once they are older than quality.keep_days.
     Column("masks", LargeBinary),
+    # The embedding, small enough to keep for every record: see detectors/active_learning.py.
+    Column("sketch", LargeBinary),
     # For retention and for windows. Records come nearly in order of time, so block ranges do in PostgreSQL,
     # at a hundredth of the cost of a tree for every insert.
     Index("ix_sample_event_time_us", "event_time_us", postgresql_using="brin"),
@@ -116,6 +118,15 @@ judged = Table(
     Index("ix_judged_event_time_us", "event_time_us"),
 )
 
+# By which classes (JSON) the labels of each version were judged last.
+judged_classes = Table(
+    "judged_classes",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("classes", Text, nullable=False),
+)
+
 # What was asked to be labelled, with the probability of its choice.
 spot_check = Table(
     "spot_check",
@@ -138,6 +149,51 @@ spot_check_progress = Table(
     Column("model", NAME, primary_key=True),
     Column("version", NAME, primary_key=True),
     Column("until_us", BigInteger, nullable=False),
+)
+
+# What is to be labelled: an item for each sample and cause. See monitor/store/relabel.py.
+relabel = Table(
+    "relabel",
+    metadata,
+    Column("input_id", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("cause", NAME, primary_key=True),
+    Column("kind", NAME, nullable=False),
+    Column("stream", NAME, nullable=False),
+    Column("priority", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("probability", Double),
+    Column("event_time_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("state", NAME, nullable=False),
+    Column("claimed_by", NAME),
+    Column("token", NAME),
+    Column("lease_until_us", BigInteger),
+    Column("closed_us", BigInteger),
+    Column("closed_by", NAME),
+    Index("ix_relabel_event_time_us", "event_time_us"),
+    Index("ix_relabel_created_us", "created_us"),
+    # What waits is little beside what was ever asked for.
+    Index(
+        "ix_relabel_waiting",
+        "priority",
+        "created_us",
+        sqlite_where=text("state IN ('open', 'claimed')"),
+        postgresql_where=text("state IN ('open', 'claimed')"),
+    ),
+)
+
+# What was said of each watched canary last: see monitor/store/canary.py.
+canary = Table(
+    "canary",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("stable", NAME, primary_key=True),
+    Column("canary", NAME, primary_key=True),
+    Column("compared_at_us", BigInteger, nullable=False),
+    Column("requested_at_us", BigInteger),
+    Column("payload", LargeBinary, nullable=False),
 )
 
 # How good each version is now: what was estimated last.
@@ -247,6 +303,36 @@ early_alarm = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
+# Who did what. Only ever added to.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", SERIAL, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("who", NAME, nullable=False),
+    Column("what", NAME, nullable=False),
+    Column("subject", NAME, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_audit_at_us", "at_us"),
+)
+
+# Inputs that were purged, by a keyed hash of their id: what comes of them again is neither counted nor stored.
+purged = Table(
+    "purged",
+    metadata,
+    Column("reference", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),  # "": of every model
+    Column("purged_at_us", BigInteger, nullable=False),
+)
+
+# The key of those hashes: without it a list of likely ids would give the purged ones away.
+store_key = Table(
+    "store_key",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
 baseline = Table(
     "baseline",
     metadata,
@@ -266,6 +352,15 @@ baseline_active = Table(
     Column("version", NAME, primary_key=True),
     Column("baseline_id", NAME, nullable=False),
     Column("activated_us", BigInteger, nullable=False),
+)
+
+# Who leads, as each that thinks so says itself: two at a time are a fault that the lock alone would not show.
+leader_beat = Table(
+    "leader_beat",
+    metadata,
+    Column("holder", NAME, primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+    Column("beat_us", BigInteger, nullable=False),
 )
 
 outbox = Table(
@@ -288,4 +383,47 @@ outbox = Table(
         sqlite_where=text("sent_us IS NULL"),
         postgresql_where=text("sent_us IS NULL"),
     ),
+    # Actions by their age: what is kept once it is sent is little beside the dead letters that pass through.
+    Index("ix_outbox_kept", "topic", "created_us", sqlite_where=text("keep_sent"), postgresql_where=text("keep_sent")),
+)
+
+# Who actions are delivered to beside the outbox's own sink, and up to when all actions have a line in action_delivery.
+action_receiver = Table(
+    "action_receiver",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("spread_us", BigInteger, nullable=False),
+)
+
+# An action on its way to a receiver: see monitor/store/deliveries.py.
+action_delivery = Table(
+    "action_delivery",
+    metadata,
+    Column("id", NAME, primary_key=True),
+    Column("receiver", NAME, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("state", NAME, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("next_us", BigInteger, nullable=False),
+    Column("done_us", BigInteger),
+    Column("told", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Index("ix_action_delivery_created_us", "created_us"),
+    Index(
+        "ix_action_delivery_waiting",
+        "receiver",
+        "next_us",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+)
+
+# Whether each model is to be trained anew: what was decided last, and when it was asked for.
+retrain = Table(
+    "retrain",
+    metadata,
+    Column("model", NAME, primary_key=True),
+    Column("requested_us", BigInteger),
+    Column("decided_us", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from monitor.store import labels, offsets, outbox, panes, samples, tallies
+from monitor.store import actions, audit, labels, offsets, outbox, panes, relabel, samples, tallies
+from monitor.store.purges import Tombstones
 from monitor.store.samples import Identity, SampleWriter
-from monitor.store.values import Advance, LabelOutcome, LabelRow, OutboxMessage, PaneDelta, PaneKey, SampleRow
+from monitor.store.values import Advance, LabelKey, LabelOutcome, LabelRow, OutboxMessage, PaneDelta, PaneKey, SampleRow
 from monitor.tallies import TallyKey
 
 
@@ -27,6 +30,9 @@ class Transaction:
         self._now_us = now_us
         self._advanced = False
         self._inserted = False
+        self._tombstones: Tombstones | None = None
+        self.purged: list[SampleRow] = []
+        """Of the inserted samples those of purged inputs: they are no samples, and nothing of them is stored."""
 
     def advance(self, *steps: Advance) -> None:
         """Move the offsets of one or more partitions by compare-and-set.
@@ -42,20 +48,68 @@ class Transaction:
     def insert_samples(self, rows: Sequence[SampleRow]) -> NDArray[np.bool_]:
         """Insert identities; (N,) True where one was new. A repeat is False: in the store, or earlier in ``rows``.
 
-        Waits for other transactions that are inserting one of them. Raises ValueError when called twice.
+        Those of purged inputs are none either. Waits for other transactions that are inserting one of them. Raises
+        ValueError when called twice.
         """
         if self._inserted:
             raise ValueError("insert_samples is called once in a transaction, with all its records")
         self._inserted = True
-        return self._samples.insert(self._connection, rows)
+        gone = self._purged().of((row.model, row.input_id) for row in rows)
+        if not gone:
+            return self._samples.insert(self._connection, rows)
+        is_new = np.array([(row.model, row.input_id) not in gone for row in rows], np.bool_)
+        self.purged = [row for row, new in zip(rows, is_new, strict=True) if not new]
+        others = [row for row, new in zip(rows, is_new, strict=True) if new]
+        is_new[is_new] = self._samples.insert(self._connection, others)
+        return is_new
 
     def known_samples(self, identities: Sequence[Identity]) -> NDArray[np.bool_]:
         """(N,) True where the identity is stored, this transaction's own included. Nothing is inserted or locked."""
-        return samples.known(self._connection, identities)
+        seen = samples.known(self._connection, identities)
+        gone = self._purged().of((model, input_id) for model, _, input_id in identities)
+        if gone:
+            seen |= np.array([(model, input_id) in gone for model, _, input_id in identities], np.bool_)
+        return seen
 
     def insert_labels(self, rows: Sequence[LabelRow]) -> list[LabelOutcome]:
-        """Insert annotations, in the order of reading; what became of each."""
-        return labels.insert(self._connection, rows)
+        """Insert annotations, in the order of reading, and complete what waits for them; what became of each."""
+        gone = self._purged().of((row.model, row.input_id) for row in rows) if rows else set()
+        if gone:
+            return self._insert_unpurged(rows, gone)
+        outcomes = labels.insert(self._connection, rows)
+        news = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome in ("accepted", "replaced")]
+        relabel.answer(self._connection, news, self._now_us)
+        return outcomes
+
+    def insert_sorted_labels(self, portions: Callable[[], Iterable[Sequence[LabelRow]]]) -> Counter[str]:
+        """Insert annotations in portions whose keys ascend; how many ended how.
+
+        Gone through three times: first all new keys are locked, then all that were there, then what waits for them.
+        That is the order of `insert_labels`, so that the two never wait for each other in a circle.
+        """
+        purged = self._purged()
+        new: set[LabelKey] = set()
+        outcomes: list[LabelOutcome] = []
+        for rows in portions():
+            new |= labels.insert_new(self._connection, purged.allowed(rows, _input_of))
+        for rows in portions():
+            gone = purged.of(map(_input_of, rows))
+            left = [row for row in rows if _input_of(row) not in gone]
+            told = iter(labels.replace_older(self._connection, left, new))
+            outcomes += ["purged" if _input_of(row) in gone else next(told) for row in rows]
+        news = iter(outcome in ("accepted", "replaced") for outcome in outcomes)
+        for rows in portions():
+            relabel.answer(self._connection, [row for row in rows if next(news)], self._now_us)
+        return Counter(outcomes)
+
+    def _insert_unpurged(self, rows: Sequence[LabelRow], gone: set[tuple[str, str]]) -> list[LabelOutcome]:
+        outcomes = iter(self.insert_labels([row for row in rows if (row.model, row.input_id) not in gone]))
+        return ["purged" if (row.model, row.input_id) in gone else next(outcomes) for row in rows]
+
+    def _purged(self) -> Tombstones:
+        if self._tombstones is None:
+            self._tombstones = Tombstones(self._connection)
+        return self._tombstones
 
     def add_panes(self, deltas: Mapping[PaneKey, PaneDelta]) -> None:
         """Add to panes."""
@@ -68,3 +122,20 @@ class Transaction:
     def add_outbox(self, messages: Sequence[OutboxMessage]) -> None:
         """Queue messages for delivery; those whose id has been queued before are ignored."""
         outbox.queue(self._connection, messages, self._now_us)
+
+    def request(self, message: OutboxMessage, model: str, *, retrain: bool) -> bool:
+        """Queue an action about a model; whether it is new. ``retrain``: it asks for its retraining."""
+        scrubbed = message.value and self._purged().scrubbed(model, message.value)
+        if not outbox.queue(self._connection, [replace(message, value=scrubbed)], self._now_us):
+            return False
+        if retrain:
+            actions.note_request(self._connection, model, self._now_us)
+        return True
+
+    def audit(self, who: str, what: str, subject: str, detail: Mapping[str, object]) -> None:
+        """Add a line to the audit log; see `monitor.audit.record`."""
+        audit.append(self._connection, self._now_us, who, what, subject, detail)
+
+
+def _input_of(row: LabelRow) -> tuple[str, str]:
+    return row.model, row.input_id

@@ -69,9 +69,13 @@ class SampleRow(NamedTuple):
     offset: int
     masks: bytes | None = None
     """What labels are judged against (`monitor.kept_masks`); None of failed inferences, and where none are kept."""
+    sketch: bytes | None = None
+    """The embedding in a few bytes (`detectors.active_learning.sketches`); None where the baseline has no moments."""
 
 
 LabelState = Literal["waiting", "judged", "bad", "unjoinable"]
+LabelKey = tuple[str, str, str, str]
+"""Input, annotator, model and version."""
 
 
 class LabelRow(NamedTuple):
@@ -96,8 +100,12 @@ class LabelRow(NamedTuple):
     headers: bytes
     """Its headers, as MessagePack: a list of (name, value)."""
 
+    @property
+    def key(self) -> LabelKey:
+        return self.input_id, self.annotator, self.model, self.version
 
-LabelOutcome = Literal["accepted", "replaced", "duplicate", "superseded"]
+
+LabelOutcome = Literal["accepted", "replaced", "duplicate", "superseded", "purged"]
 
 
 class LabelledSample(NamedTuple):
@@ -158,6 +166,8 @@ class LabelledInputs:
     judged: Mapping[tuple[str, str, str], JudgedRow]
     """What was said before, by (input, model, version); `chosen` alike."""
     chosen: Mapping[tuple[str, str, str], SpotCheckRow]
+    targeted: frozenset[tuple[str, str]] = frozenset()
+    """(model, input) of those that were asked for on suspicion, not by chance."""
 
 
 class StoredQuality(NamedTuple):
@@ -308,6 +318,23 @@ class EarlyReading:
     last_alarm: bytes | None
 
 
+class Heartbeat(NamedTuple):
+    """A leadership's last sign of life."""
+
+    holder: str
+    """machine/process/random"""
+    since_us: int
+    beat_us: int
+
+
+class OutboxBacklog(NamedTuple):
+    """Messages that wait for delivery."""
+
+    pending: int
+    oldest_us: int | None
+    """When the one that has waited longest was queued; None while nothing waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class BaselineMeta:
     """A baseline without its payload. It never changes once it is stored."""
@@ -355,6 +382,36 @@ class OutboxMessage:
     """Set by the store when it is queued."""
 
 
+class PurgedSample(NamedTuple):
+    """What was in the sample index of a purged input."""
+
+    model: str
+    version: str
+    event_time_us: int
+
+
+class PurgedInput(NamedTuple):
+    """What became of an input that was to be purged."""
+
+    reference: str
+    """A keyed hash of its id: how the tombstone and the audit log call it."""
+    is_new: bool
+    """False where it had been purged before."""
+    removed: Mapping[str, int]
+    """Rows deleted or changed, by table; without those of which there were none."""
+    samples: Sequence[PurgedSample]
+
+
+class AuditLine(NamedTuple):
+    """Who did what to what."""
+
+    at_us: int
+    who: str
+    what: str
+    subject: str
+    detail: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Expired:
     """How many rows retention took."""
@@ -365,5 +422,5 @@ class Expired:
     """Alarms of sequential tests, and states of tests that were fed nothing newer."""
     samples: int
     labels: int
-    """Labels and what they said of records."""
+    """Labels, what they said of records, and what was asked for."""
     messages: int

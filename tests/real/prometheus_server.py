@@ -13,7 +13,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,16 @@ class PrometheusServer:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, config: str, files: Mapping[str, str] | None = None, timeout_s: float = 60.0) -> PrometheusServer:
+    def start(
+        cls,
+        config: str,
+        files: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        arguments: Sequence[str] = (),
+    ) -> PrometheusServer:
         """Start with ``config`` as prometheus.yml and ``files`` (name -> text, such as rules) beside it.
+
+        ``arguments``: more of the command line.
 
         Skips the test (fails it in CI) where there is no prometheus on the PATH.
         """
@@ -46,7 +54,7 @@ class PrometheusServer:
         log = directory / "prometheus.log"
         for attempt in (1, 2, 3):
             (port,) = free_ports(1)
-            server = cls(f"http://127.0.0.1:{port}", directory, _spawn(program, directory, port, log))
+            server = cls(f"http://127.0.0.1:{port}", directory, _spawn([program, *arguments], directory, port, log))
             try:
                 await_ready(server.process, log, server.ready, timeout_s, "Prometheus")
             except ComponentFailed as error:
@@ -96,10 +104,10 @@ class PrometheusServer:
         self.stop()
 
 
-def _spawn(program: str, directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(program: Sequence[str], directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     return spawn(
         [
-            program,
+            *program,
             f"--config.file={directory / 'prometheus.yml'}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",

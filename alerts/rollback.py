@@ -1,0 +1,47 @@
+"""The request to roll a canary back, as an action."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from alerts.actions import NAMESPACE, ROLLBACK_REQUESTED, Action
+
+COMPARED = ("iou", "mean_iou")
+
+
+def rollback_requested(comparison: Mapping[str, Any], page_url: str) -> Action:
+    """The request, once for each canary and the version that it was to replace.
+
+    ``comparison``: as ``segwatch canary compare --json`` gives it, with ``request``: when it was made, and how long
+    that took.
+    """
+    model, stable, canary = (comparison[name] for name in ("model", "stable", "canary"))
+    sequential = comparison["sequential"]
+    ious = [one for one in comparison["classes"] if one["metric"] in COMPARED]
+    return Action(
+        id=str(uuid.uuid5(NAMESPACE, "\n".join(("rollback", model, stable, canary)))),
+        type=ROLLBACK_REQUESTED,
+        subject=f"{model}/{canary}",
+        data={
+            "kind": "canary",
+            "model": model,
+            "version": canary,
+            "stable": stable,
+            "slice": comparison["slice"],
+            "window": {"start": sequential["first_at"], "end": sequential["last_at"], "records": comparison["pairs"]},
+            "reasons": comparison["reasons"],
+            "method": comparison["method"],
+            "pairs": comparison["pairs"],
+            "sequences": comparison["sequences"],
+            "scores": ious,
+            "classes": sorted(one["class"] for one in ious if one["class"] and (one["difference"] or 0) < 0),
+            "evidence": sequential["evidence"],
+            "thresholds": {"evidence": sequential["enough"]},
+            "request": comparison["request"],
+            "slices": [],
+            "samples": comparison["worst"],
+            "link": page_url,
+        },
+    )

@@ -1,0 +1,148 @@
+"""``/models/MODEL/VERSION``: what has happened to a model version, on one axis of time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from dashboards import timeline as geometry
+from dashboards.action_texts import asked_of, headline
+from dashboards.addresses import name_in
+from dashboards.judged_records import pooled_iou
+from dashboards.page_data import PageData
+from dashboards.pages import STATES
+from dashboards.render import missing, page
+from dashboards.timeline import Event, Point, timeline
+from monitor.store.values import JudgedRow, StoredScore
+from monitor.windows import SECOND_US, parse_time, to_text
+
+WINDOWS: Final = 96
+"""On one page: four days of hours."""
+MOST_ACTIONS: Final = 500
+
+
+def model_router(data: PageData) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/models/{model}/{version}")
+    def model_page(
+        request: Request,
+        model: str,
+        version: str,
+        length: int | None = None,
+        slice_key: Annotated[str, Query(alias="slice")] = "",
+        until: str | None = None,
+    ) -> Response:
+        name, of = name_in(model), name_in(version)
+        views = data.store.views
+        lengths = views.lengths(name, of, slice_key)
+        if not lengths:
+            return missing(request, f"There is no scored window of model {name} version {of} yet.")
+        length_us = length * SECOND_US if length and length * SECOND_US in lengths else lengths[0]
+        until_us = parse_time(until) if until else None
+        scores = views.recent(name, of, slice_key, length_us, until_us, WINDOWS)
+        if not scores:
+            return missing(request, "There is no window before this time.")
+        points = _points(data, name, of, slice_key, scores)
+        events = _events(data, name, of, scores)
+        rows = [_row(point, score) for point, score in zip(points, scores, strict=True)]
+        return page(
+            request,
+            "model.html",
+            model=name,
+            of=of,
+            slice_key=slice_key,
+            length_s=length_us // SECOND_US,
+            lengths=[one // SECOND_US for one in lengths],
+            rows=rows,
+            line=timeline(points, events),
+            events=events,
+            geometry=geometry,
+            to_text=to_text,
+            states=STATES,
+            summary=_summary(rows),
+            versions=sorted(views.first_records(name).items(), key=lambda pair: pair[1]),
+            older=rows[0]["start"] if len(rows) == WINDOWS else None,
+        )
+
+    return router
+
+
+def _points(data: PageData, model: str, version: str, slice_key: str, scores: Sequence[StoredScore]) -> list[Point]:
+    rows = data.store.judged(model, version, since_us=scores[0].start_us, until_us=scores[-1].end_us)
+    key, _, value = slice_key.partition("=")
+    if slice_key:
+        rows = [row for row in rows if json.loads(row.slices).get(key) == value]
+    return [_point(score, [row for row in rows if score.start_us <= row.event_time_us < score.end_us])
+            for score in scores]  # fmt: skip
+
+
+def _point(score: StoredScore, rows: Sequence[JudgedRow]) -> Point:
+    verdict = json.loads(score.payload)
+    times = [one["js"] / one["threshold"] for one in verdict["scores"] if one["js"] is not None and one["threshold"]]
+    estimate = pooled_iou(rows, score.records) if rows else None
+    known = estimate is not None and estimate.point is not None
+    return Point(
+        score.start_us,
+        score.end_us,
+        max(times, default=None),
+        bool(score.alarm),
+        score.records,
+        len(rows),
+        estimate.point if estimate and known else None,
+        estimate.lower if estimate and known else None,
+        estimate.upper if estimate and known else None,
+    )
+
+
+def _row(point: Point, score: StoredScore) -> dict[str, Any]:
+    verdict = json.loads(score.payload)
+    return {
+        "start": to_text(point.start_us),
+        "end": to_text(point.end_us),
+        "point": point,
+        "state": verdict["status"],
+        "harm": verdict.get("harm"),
+        "carried": [one["signal"] for one in verdict["attribution"][:3]],
+        "early": verdict.get("early"),
+    }
+
+
+def _events(data: PageData, model: str, version: str, scores: Sequence[StoredScore]) -> list[Event]:
+    first_us, last_us = scores[0].start_us, scores[-1].end_us
+    found = [
+        Event(at_us, "release", f"version {name}: first record")
+        for name, at_us in data.store.views.first_records(model).items()
+    ]
+    for score in scores:
+        early = json.loads(score.payload).get("early")
+        if early:
+            found.append(Event(parse_time(early["at"]), "early", "early alarm: the sequential test"))
+    for one in data.store.views.actions(data.settings.current.kafka.actions_topic, MOST_ACTIONS):
+        asked = asked_of(one.value)
+        if (asked.model, asked.version) in ((model, version), (model, None)) and asked.window:
+            found.append(Event(parse_time(asked.window[1]), "action", headline(asked)))
+    return sorted((one for one in found if first_us <= one.at_us <= last_us), key=lambda one: one.at_us)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Since when there is drift, how bad it is, and what quality was before and is now."""
+    newest = rows[-1]
+    since = None
+    for row in reversed(rows):
+        if not row["point"].alarm:
+            break
+        since = row
+    first = next((row for row in rows if row["point"].alarm), None)
+    known = [row["point"] for row in rows if row["point"].quality is not None]
+    calm = [point for point in known if first is None or point.start_us < first["point"].start_us]
+    return {
+        "newest": newest,
+        "since": since,
+        "first": first,
+        "now": known[-1] if known else None,
+        "before": calm[-1] if calm and since is not None else None,
+    }

@@ -1,0 +1,143 @@
+"""Delivers actions to receivers over HTTP, each in a thread of its own: one that is down delays nobody else.
+
+At least once with the same id: a crash between the delivery and the note of it delivers again once the claim's lease is
+over. What fails is tried again after 5 s, 10 s, 20 s and so on up to an hour, a part of it by chance, so that many that
+failed together do not come back together.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from alerts.actions import model_of
+from monitor.errors import SegwatchError, StoreError
+from monitor.receivers.events import TAKES, cloud_event
+from monitor.receivers.files import make_receiver
+from monitor.receivers.protocol import Receiver, ReceiverError, ReceiverSettings
+from monitor.store.deliveries import Claimed
+from monitor.store.store import Store
+from monitor.store.values import OutboxMessage
+from monitor.windows import SECOND_US
+
+log = logging.getLogger(__name__)
+
+POLL_S, RETRY_S = 1.0, 5.0
+FIRST_S, LONGEST_S = 5.0, 3600.0
+REQUESTS = 12
+"""Most requests that one delivery takes; the lease of a claim lasts longer than all of their timeouts."""
+
+
+class Deliverer:
+    """Delivers to one receiver. One thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: ReceiverSettings,
+        topic: str,
+        *,
+        make: Callable[[ReceiverSettings], Receiver] = make_receiver,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._topic = topic
+        self._chance = chance
+        self._receiver = make(settings)
+        self._lease_us = round((REQUESTS * settings.timeout_seconds + 10) * SECOND_US)
+
+    def once(self) -> Literal["delivered", "failed", "nothing"]:
+        """Deliver the next action that is due."""
+        self._store.deliveries.spread(self._settings.name, self._topic, self._wants)
+        claimed = self._store.deliveries.claim(self._settings.name, self._lease_us)
+        if claimed is None:
+            return "nothing"
+        try:
+            told = self._receiver.deliver(cloud_event(claimed.message))
+        except SegwatchError as error:
+            self._failed(claimed, str(error), error.after_s if isinstance(error, ReceiverError) else None)
+        except Exception as error:
+            # An answer that nobody foresaw must not end the service: the others still get theirs.
+            log.exception("receiver %s", self._settings.name)
+            self._failed(claimed, f"{type(error).__name__}: {error}", None)
+        else:
+            self._store.deliveries.delivered(claimed, told)
+            log.info("receiver %s: %s: %s", self._settings.name, claimed.message.id, told)
+            return "delivered"
+        return "failed"
+
+    def close(self) -> None:
+        self._receiver.close()
+
+    def _wants(self, message: OutboxMessage) -> bool:
+        if message.value is None:
+            return False
+        event = cloud_event(message)
+        model = model_of(event["data"])[0]
+        taken = TAKES.get(str(event.get("type"))) in self._settings.actions
+        return taken and (not self._settings.models or model in self._settings.models)
+
+    def _failed(self, claimed: Claimed, error: str, after_s: float | None) -> None:
+        if claimed.attempt >= self._settings.attempts:
+            log.error(
+                "receiver %s: %s is given up after %d attempts: %s",
+                self._settings.name,
+                claimed.message.id,
+                claimed.attempt,
+                error,
+            )
+            self._store.deliveries.failed(claimed, error, None)
+            return
+        wait_s = max(after_s or 0.0, backoff_s(claimed.attempt, self._chance()))
+        log.warning(
+            "receiver %s: %s, attempt %d: %s; again in %.0f s",
+            self._settings.name,
+            claimed.message.id,
+            claimed.attempt,
+            error,
+            wait_s,
+        )
+        self._store.deliveries.failed(claimed, error, self._store.now_us() + round(wait_s * SECOND_US))
+
+
+def backoff_s(attempt: int, chance: float) -> float:
+    """How long to wait after the ``attempt``-th failure; ``chance`` in 0..1 gives between half of it and all.
+
+    >>> [backoff_s(attempt, 1.0) for attempt in (1, 2, 3, 10, 11, 60)]
+    [5.0, 10.0, 20.0, 2560.0, 3600.0, 3600.0]
+    >>> backoff_s(1, 0.0)
+    2.5
+    """
+    return min(FIRST_S * 2.0 ** min(attempt - 1, 20), LONGEST_S) * (0.5 + chance / 2)
+
+
+def deliver(store: Store, settings: ReceiverSettings, topic: str, stop: threading.Event) -> None:
+    """Deliver to one receiver until ``stop`` is set; a database that is away is waited for."""
+    deliverer = Deliverer(store, settings, topic)
+    try:
+        while not stop.is_set():
+            try:
+                if deliverer.once() != "delivered":
+                    stop.wait(POLL_S)
+            except StoreError as error:
+                if not error.retriable:
+                    raise
+                log.warning("store: %s", error)
+                stop.wait(RETRY_S)
+    finally:
+        deliverer.close()
+
+
+def deliver_waiting(store: Store, receivers: Sequence[ReceiverSettings], topic: str) -> None:
+    """What waits, up to the first failure, for a command that ends; the rest is for ``segwatch run``."""
+    for settings in receivers:
+        deliverer = Deliverer(store, settings, topic)
+        try:
+            while deliverer.once() == "delivered":
+                pass
+        finally:
+            deliverer.close()

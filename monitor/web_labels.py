@@ -1,0 +1,130 @@
+"""Webhooks of annotation tools: ``/webhooks/cvat`` and ``/webhooks/labelstudio``.
+
+Neither can send segwatch's token, so each has a secret of its own, and without one set the path is not there. CVAT
+signs the body (``X-Signature-256``: HMAC-SHA256 in hex); Label Studio sends the secret in a header that its webhook is
+given. Nothing of a body is looked at before that is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from monitor.annotation_intake import CvatPulls, take_label_studio
+from monitor.errors import InputError, StoreError
+from monitor.live_settings import LiveSettings
+from monitor.store.store import Store
+
+SIGNATURE: Final = "x-signature-256"
+SECRET: Final = "x-segwatch-secret"
+DONE: Final = "completed"
+"""State of a job whose annotations are fetched."""
+
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "Refused, with the reason; nothing was stored"},
+    401: {"description": "No secret or signature, or a wrong one"},
+    404: {"description": "No secret is set for this tool"},
+    413: {"description": "Larger than annotation.max_webhook_bytes"},
+    503: {"description": "The store does not answer, this process only reads it, or too much waits"},
+}
+
+
+class _Job(msgspec.Struct, frozen=True):
+    id: int
+    state: str = ""
+
+
+class _CvatEvent(msgspec.Struct, frozen=True):
+    event: str
+    job: _Job | None = None
+
+
+_cvat_event: msgspec.json.Decoder[_CvatEvent] = msgspec.json.Decoder(_CvatEvent)
+
+
+class _TooLarge(Exception):
+    """The body is larger than allowed."""
+
+
+def labels_router(store: Store, settings: LiveSettings, pulls: CvatPulls) -> APIRouter:
+    """Both webhooks; app.py puts it into the application."""
+    router = APIRouter(prefix="/webhooks", tags=["webhooks"], responses=_REFUSALS)
+
+    @router.post("/labelstudio", response_class=Response, summary="Label Studio: an annotation was made or changed")
+    async def label_studio(request: Request) -> Response:
+        annotation = settings.current.annotation
+        if not annotation.labelstudio_secret:
+            return _json({"error": "annotation.labelstudio_secret is not set"}, 404)
+        if not _equal(request.headers.get(SECRET, ""), annotation.labelstudio_secret):
+            return _json({"error": f"the header {SECRET} is missing or wrong"}, 401)
+        try:
+            body = await _body(request, annotation.max_webhook_bytes)
+        except _TooLarge:
+            return _json({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
+        return await run_in_threadpool(_take, store, settings, body)
+
+    @router.post("/cvat", response_class=Response, summary="CVAT: a job has changed")
+    async def cvat(request: Request) -> Response:
+        annotation = settings.current.annotation
+        if not annotation.cvat_secret:
+            return _json({"error": "annotation.cvat_secret is not set"}, 404)
+        try:
+            body = await _body(request, annotation.max_webhook_bytes)
+        except _TooLarge:
+            return _json({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
+        wanted = hmac.new(annotation.cvat_secret.encode(), body, hashlib.sha256).hexdigest()
+        given = request.headers.get(SIGNATURE, "").removeprefix("sha256=").lower()
+        if not _equal(given, wanted):
+            return _json({"error": f"the header {SIGNATURE} is missing or wrong"}, 401)
+        try:
+            event = _cvat_event.decode(body)
+        except (ValueError, RecursionError):
+            return _json({"error": "no event of CVAT"}, 400)
+        if event.event != "update:job" or event.job is None or event.job.state != DONE:
+            return _json({"ignored": event.event})
+        if annotation.tool != "cvat" or not store.writable:
+            why = "annotation.tool is not cvat" if annotation.tool != "cvat" else "this process only reads the store"
+            return _json({"error": f"annotations cannot be fetched: {why}"}, 503)
+        if not pulls.add(event.job.id):
+            return _json({"error": "too many jobs wait"}, 503)
+        return _json({"queued": event.job.id}, 202)
+
+    return router
+
+
+def _take(store: Store, settings: LiveSettings, body: bytes) -> Response:
+    if not store.writable:
+        return _json({"error": "this process only reads the store"}, 503)
+    try:
+        outcomes = take_label_studio(store, settings.current, body)
+    except InputError as error:
+        return _json({"error": str(error)}, 400)
+    except StoreError as error:
+        return _json({"error": str(error)}, 503)
+    return _json({"ignored": True} if outcomes is None else {"outcomes": dict(outcomes)})
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body, read no further than allowed. Raises _TooLarge."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > most:
+            raise _TooLarge
+    return bytes(data)
+
+
+def _equal(given: str, wanted: str) -> bool:
+    """In the same time wherever they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
+
+
+def _json(content: object, status: int = 200) -> Response:
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return Response(body, status, media_type="application/json")

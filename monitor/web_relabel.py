@@ -1,0 +1,123 @@
+"""The relabel queue over HTTP, for annotation tools: what waits, claims with a lease, and what became of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from monitor.audit import http_user, record
+from monitor.errors import LeaseRefused
+from monitor.live_settings import LiveSettings
+from monitor.relabel_view import claimed, entry, samples
+from monitor.store.relabel import Kind, RelabelItem, State
+from monitor.store.store import Store
+from monitor.windows import SECOND_US
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+LeaseSeconds = Annotated[float, Field(gt=0, le=30 * 86_400, description="Default: relabel.lease_minutes")]
+
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"description": "No token, or a wrong one"},
+    409: {"description": "Not leased to whoever says so, or not any more; nothing was changed"},
+    503: {"description": "The store does not answer, or this process only reads it"},
+}
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    who: Name = Field(alias="as", description="Who asks, as everybody knows them")
+
+
+class ClaimRequest(_Asked):
+    """Who wants how many samples, for how long; of one model or kind alone, where it is named."""
+
+    n: int = Field(default=1, ge=1, le=10_000)
+    lease_seconds: LeaseSeconds | None = None
+    model: Name | None = None
+    kind: Kind | None = None
+
+
+class ChangeRequest(_Asked):
+    """Claimed samples, by their inputs."""
+
+    inputs: list[Name] = Field(min_length=1, max_length=10_000)
+    token: Name | None = Field(default=None, description="Of the claim, for programs that share a name")
+
+
+class RenewRequest(ChangeRequest):
+    lease_seconds: LeaseSeconds | None = None
+
+
+def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
+    """``/api/v1/relabel``; app.py puts it into the application."""
+    router = APIRouter(prefix="/api/v1/relabel", tags=["relabel"], responses=_REFUSALS)
+
+    def lease_us(seconds: float | None) -> int:
+        return round((seconds or settings.current.relabel.lease_minutes * 60) * SECOND_US)
+
+    def note(request: Request, what: str, items: Sequence[RelabelItem]) -> None:
+        if items:
+            who = http_user(request.headers, token=bool(settings.current.web.token))
+            record(store, who, f"relabel.{what}", items[0].model, {"items": len(items)})
+
+    def told(request: Request, what: str, items: Sequence[RelabelItem]) -> Response:
+        note(request, what, items)
+        return _json({"items": samples(items)})
+
+    @router.get("", response_class=Response, summary="What is queued, in the order in which it is claimed")
+    def listing(
+        model: Annotated[str | None, Query(max_length=256)] = None,
+        kind: Annotated[Kind | None, Query()] = None,
+        state: Annotated[list[State] | None, Query(description="Default: open and claimed")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="The first so many")] = 1000,
+    ) -> Response:
+        items = store.relabel.items(model, states=state or ("open", "claimed"), kind=kind, limit=limit)
+        return _json({"items": [entry(item) for item in items]})
+
+    @router.post("/claim", response_class=Response, summary="Lease samples: nobody else gets them meanwhile")
+    def claim(asked: ClaimRequest, request: Request) -> Response:
+        found = store.relabel.claim(
+            asked.n, asked.who, lease_us(asked.lease_seconds), model=asked.model, kind=asked.kind
+        )
+        note(request, "claim", found.items)
+        return _json(claimed(found))
+
+    @router.post("/renew", response_class=Response, summary="Keep samples for longer, from now")
+    def renew(asked: RenewRequest, request: Request) -> Response:
+        try:
+            items = store.relabel.renew(asked.inputs, asked.who, lease_us(asked.lease_seconds), asked.token)
+        except LeaseRefused as refused:
+            return _refused(refused)
+        return told(request, "renew", items)
+
+    @router.post("/release", response_class=Response, summary="Give samples back")
+    def release(asked: ChangeRequest, request: Request) -> Response:
+        try:
+            items = store.relabel.release(asked.inputs, asked.who, asked.token)
+        except LeaseRefused as refused:
+            return _refused(refused)
+        return told(request, "release", items)
+
+    @router.post("/done", response_class=Response, summary="Close samples of which no label will come")
+    def done(asked: ChangeRequest, request: Request) -> Response:
+        try:
+            items = store.relabel.complete(asked.inputs, asked.who, asked.token)
+        except LeaseRefused as refused:
+            return _refused(refused)
+        return told(request, "done", items)
+
+    return router
+
+
+def _refused(error: LeaseRefused) -> Response:
+    return _json({"error": str(error)}, 409)
+
+
+def _json(content: object, status: int = 200) -> Response:
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return Response(body, status, media_type="application/json")

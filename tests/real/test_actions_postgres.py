@@ -1,0 +1,97 @@
+"""Actions and their deliveries on a real PostgreSQL: what the fast tests say, and a process that is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monitor.settings import Settings
+from monitor.store.store import Store
+from monitor.windows import SECOND_US
+from tests import test_receivers, test_retraining
+from tests.embedded import settings_of
+from tests.made_receiver import MadeReceiver
+from tests.real.postgres import Postgres
+from tests.seeded_store import NOW_US, seed
+from tests.test_receivers import ID, Clock, action, deliverer, made, queue, state
+from tests.test_retraining import leading
+
+__all__ = ["leading", "made"]
+
+TestWebhooks = test_receivers.TestWebhooks
+TestAgain = test_receivers.TestAgain
+TestTheLeader = test_retraining.TestTheLeader
+
+DIE_BEFORE_THE_NOTE = """
+import os, signal, sys
+from monitor.delivering import Deliverer
+from monitor.receivers.files import load_receivers
+from monitor.settings import Settings, StoreSettings
+from monitor.store import deliveries
+from monitor.store.store import Store
+store = Store.open(Settings(store=StoreSettings(url=sys.argv[1])), write=True, clock=lambda: int(sys.argv[3]))
+deliveries.Deliveries.delivered = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Deliverer(store, load_receivers(sys.argv[2])[0], "segwatch.actions").once()
+"""
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    return postgres.fresh_database()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, url: str) -> Settings:
+    rules = {"retrain_after_windows": 2, "retrain_min_labels": 3}
+    return settings_of(tmp_path, actions=rules, store={"url": url})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, settings: Settings, clock: Clock) -> Iterator[Store]:
+    if request.cls is not None and request.cls.__name__ == "TestTheLeader":
+        clock.now_us = NOW_US
+    with Store.open(settings, write=True, clock=clock) as opened:
+        if request.cls is not None and request.cls.__name__ == "TestTheLeader":
+            seed(opened)
+        yield opened
+
+
+def test_killed_between_delivery_and_note_it_is_delivered_again_under_the_same_id(
+    store: Store, clock: Clock, url: str, tmp_path: Path, made: MadeReceiver
+) -> None:
+    one = deliverer(store, tmp_path, made.url)
+    queue(store, action())
+    command = [sys.executable, "-c", DIE_BEFORE_THE_NOTE, url, str(tmp_path / "trainer.yml"), str(clock.now_us)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert len(made.got) == 1 and state(store)[0] == "waiting"
+    assert one.once() == "nothing"  # the dead one's lease
+    clock.now_us += 200 * SECOND_US
+    assert one.once() == "delivered"
+    assert [got.headers["webhook-id"] for got in made.got] == [ID, ID]
+    assert made.got[0].body == made.got[1].body
+
+
+def test_actions_are_found_by_type_and_by_what_has_not_arrived(store: Store, clock: Clock) -> None:
+    store.deliveries.register(["trainer"])
+    queue(store, action("old", "rollback"), action("done", "rollback"))
+    for _ in store.actions.queued("segwatch.actions"):
+        store.deliveries.spread("trainer", "segwatch.actions", lambda message: message.id == "old")
+    with store.claim_outbox(10) as claimed:
+        assert len(claimed) == 2
+    clock.now_us += 48 * 3600 * SECOND_US
+    queue(store, action("new", "retrain"))
+    found = store.actions.queued("segwatch.actions", about='"type":"segwatch.rollback_requested.v1"')
+    assert {one.message.id for one in found} == {"old", "done"}
+    young_us = clock.now_us - 24 * 3600 * SECOND_US
+    assert [one.message.id for one in store.actions.unfinished(0, young_us)] == ["new", "old"]
+    assert store.actions.one("segwatch.actions", "ol").message.id == "old"
