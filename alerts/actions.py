@@ -46,27 +46,38 @@ def drift_alert(verdict: Mapping[str, Any], page_url: str) -> Action | None:
     model, version, slice_key = verdict["model"], verdict["version"], verdict["slice"] or ""
     start, end, baseline_id = verdict["start"], verdict["end"], verdict["baseline"] or ""
     cause = "\n".join(("drift", model, version, slice_key, start, end, baseline_id))
-    evidence = ("alpha", "supported_alpha", "harm", "scores", "attribution", "dimensions", "slices", "samples")
+    samples = [{**one, "version": version, "selection_probability": None} for one in verdict["samples"]]
     return Action(
         id=str(uuid.uuid5(NAMESPACE, cause)),
         type=ALERT,
         subject=f"{model}/{version}",
         data={
             "kind": "drift",
-            "model": model,
-            "version": version,
-            "slice": verdict["slice"],
-            "window": {
-                "start": start,
-                "end": end,
-                "records": verdict["records"],
-                "sequences": verdict["sequences"],
+            "model": {"name": model, "version": version},
+            "evidence": {
+                **_of_window(verdict),
+                "alpha": verdict["alpha"],
+                "supported_alpha": verdict["supported_alpha"],
+                "dimensions": verdict["dimensions"],
+                "samples": samples,
             },
-            "baseline": baseline_id,
-            **{name: verdict[name] for name in evidence},
             "link": page_url,
         },
     )
+
+
+def _of_window(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a window that has drifted."""
+    return {
+        "window": {name: verdict[name] for name in ("start", "end", "slice", "records", "sequences")},
+        "baseline": verdict["baseline"],
+        "harm": verdict["harm"],
+        "scores": verdict["scores"],
+        "thresholds": {one["signal"]: one["threshold"] for one in verdict["scores"]},
+        "attribution": verdict["attribution"],
+        "classes": [],
+        "slices": [one["slice"] for one in verdict["slices"]],
+    }
 
 
 def relabel_for_drift(verdict: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], page_url: str) -> Action:
@@ -75,19 +86,8 @@ def relabel_for_drift(verdict: Mapping[str, Any], samples: Sequence[Mapping[str,
     ``samples``: what was queued, each with ``input_id``, ``version`` and ``selection_probability`` (None where no
     chance was involved), ``reason`` and ``priority``.
     """
-    window = {name: verdict[name] for name in ("start", "end", "slice", "records", "sequences")}
     where = (verdict["slice"] or "", verdict["start"], verdict["end"], verdict["baseline"] or "")
-    evidence = {
-        "window": window,
-        "baseline": verdict["baseline"],
-        "harm": verdict["harm"],
-        "scores": verdict["scores"],
-        "thresholds": {one["signal"]: one["threshold"] for one in verdict["scores"]},
-        "attribution": verdict["attribution"],
-        "classes": [],
-        "slices": [one["slice"] for one in verdict["slices"]],
-        "samples": list(samples),
-    }
+    evidence = {**_of_window(verdict), "samples": list(samples)}
     return _relabel_requested("drift", verdict["model"], verdict["version"], where, evidence, page_url)
 
 

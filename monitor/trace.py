@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from alerts.actions import model_of
 from monitor.images import ImageStore, ImageStoreError, name_of
 from monitor.judgements import from_payload
 from monitor.settings import Settings
@@ -92,9 +93,10 @@ def _concerns(action: Row, record: Row, windows: list[dict[str, Any]], input_id:
         return False
     if _names(data, input_id):
         return True
-    if data.get("model") != record["model"] or data.get("version") != record["version"]:
+    if not isinstance(data, dict) or model_of(data) != (record["model"], record["version"]):
         return False
-    window = data.get("window")
+    evidence = data.get("evidence")
+    window = evidence.get("window") if isinstance(evidence, dict) else data.get("window")
     return isinstance(window, dict) and any(
         (each["start"], each["end"]) == (window.get("start"), window.get("end")) for each in windows
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import jsonschema
 import msgspec
 import pytest
 
@@ -16,6 +17,7 @@ from monitor.drift import ScoredWindow
 from monitor.errors import NotLeader, StoreError
 from monitor.evaluate import Evaluator
 from monitor.offline import replay
+from monitor.schemas import read_schema
 from monitor.settings import Settings
 from monitor.sources.files import FileSource
 from monitor.store.database import DatabaseError
@@ -243,7 +245,8 @@ class TestVerdicts:
             evaluator.finish()
         assert [score.alarm for score in store.scores("street")] == [False, True]
         assert [score.alarm for score in store.scores("street", slice="camera=1")] == [True, True]
-        assert sorted((content["window"]["start"], content["slice"]) for _, _, content in queued(store)) == [
+        windows = [content["evidence"]["window"] for _, _, content in queued(store)]
+        assert sorted((window["start"], window["slice"]) for window in windows) == [
             (to_text(BEGAN_US), "camera=1"),
             (to_text(BEGAN_US + HOUR_US), None),
         ]
@@ -306,9 +309,12 @@ class TestActions:
         assert headers["ce_type"] == content["type"] == "segwatch.alert.v1"
         assert headers["ce_id"] == content["id"]
         assert (headers["ce_source"], headers["ce_specversion"]) == ("/segwatch", "1.0")
-        assert content["window"]["records"] == 60
-        assert content["attribution"][0]["signal"] == "embedding"
-        assert any(one["alarm"] and one["js"] > one["threshold"] for one in content["scores"])
+        jsonschema.validate(content, read_schema("segwatch.alert.v1"))
+        evidence = content["evidence"]
+        assert evidence["window"]["records"] == 60
+        assert evidence["attribution"][0]["signal"] == "embedding"
+        assert any(one["alarm"] and one["js"] > one["threshold"] for one in evidence["scores"])
+        assert {one["selection_probability"] for one in evidence["samples"]} == {None}
 
     def test_an_action_that_was_delivered_is_not_asked_for_again(self, store: Store, settings: Settings) -> None:
         self.alarm(store, settings)

@@ -53,7 +53,11 @@ def filled(store: Store, settings: Settings) -> None:
     window = {"start": to_text(start_us), "end": to_text(start_us + HOUR_US)}
     others = {"start": to_text(start_us - HOUR_US), "end": to_text(start_us)}
     bodies: dict[str, dict[str, Any]] = {
-        "of its window": {"type": "a", "model": "yard", "version": "1", "window": window},
+        "of its window": {
+            "type": "a",
+            "model": {"name": "yard", "version": "1"},
+            "evidence": {"window": window},
+        },
         "naming it": {"type": "b", "model": "yard", "version": "1", "samples": [{"input_id": INPUT}]},
         "of another window": {"type": "c", "model": "yard", "version": "1", "window": others},
     }

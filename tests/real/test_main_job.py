@@ -136,7 +136,7 @@ def test_a_shift_is_in_prometheus_within_a_minute_of_its_windows_close(
     assert headers["ce_type"] == b"segwatch.alert.v1"
     action = msgspec.json.decode(value or b"")
     assert action["id"].encode() == headers["ce_id"]
-    assert action["attribution"][0]["signal"] == "embedding"
+    assert action["evidence"]["attribution"][0]["signal"] == "embedding"
     processes[0].send_signal(signal.SIGTERM)
     assert processes[0].wait(30) == 0
 
