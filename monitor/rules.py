@@ -16,7 +16,7 @@ from alerts.rules_defaults import default_slos, rule_files
 from alerts.slo.parse import check_classes, check_retention
 from alerts.slo.promql import duration
 from alerts.slo.schema import schema
-from alerts.slo.spec import Slo
+from alerts.slo.spec import Ratio, Slo
 from alerts.slo.windows import fit
 from monitor import alertmanager_files
 from monitor.errors import CheckFailed, InputError, StoreError
@@ -94,6 +94,8 @@ def render(settings: Settings, options: Options, folder: Path, say: Callable[[st
     files = render_alertmanager(receivers, alertmanager_files.read_maintenance(options.maintenance))
     for rule_file in rule_files(slos, addresses, options.job, options.instance):
         files.update(rule_file.render())
+    if any(isinstance(slo.source, Ratio) for slo in slos):
+        _refuse_bad_queries(files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in files:
@@ -109,6 +111,21 @@ def render(settings: Settings, options: Options, folder: Path, say: Callable[[st
     for line in [*notes(slos), *alertmanager_files.notes(receivers)]:
         say(line)
     return [folder / name for name in files]
+
+
+def _refuse_bad_queries(files: Mapping[str, str]) -> None:
+    """Queries of the user's own, which Prometheus would refuse together with all other rules. Needs promtool."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            if name.startswith("slo-") and name.endswith(".rules.yml"):
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+                fault = _run([promtool, "check", "rules", name], Path(folder))
+                if fault:
+                    slo = name.removeprefix("slo-").removesuffix(".rules.yml")
+                    raise InputError(f"SLO {slo}: promtool refuses its rules: {' '.join(fault.split())[:500]}")
 
 
 def _is_ours(file: Path) -> bool:

@@ -29,7 +29,12 @@ IOU_BOUNDS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0
 """Bounds of the histograms on ``/metrics``: only there can a share be counted. A test compares them with the page's."""
 
 WINDOW: Final = "$window"
-SELECTOR: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{[^{}]*\})?")
+_STRING: Final = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)"""
+_MATCHER: Final = rf"[a-zA-Z_][a-zA-Z0-9_]*\s*(?:=~|!~|!=|=)\s*{_STRING}"
+SELECTOR: Final = re.compile(
+    rf"[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{{\s*(?:{_MATCHER}(?:\s*,\s*{_MATCHER})*\s*,?)?\s*\}})?", re.DOTALL
+)
+_PART: Final = re.compile(rf"(?:{_STRING}|[^\"'`+])+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,9 @@ def _class_recall(slo: Slo, _: ClassRecall) -> Events:
 def _annotator_agreement(slo: Slo, _: AnnotatorAgreement) -> Events:
     metric = "segwatch_annotator_pairs_total"
     return _of_counters(
-        Counters(series(slo, metric), bad=series(slo, metric, 'verdict="disagree"'), by=by(slo)),
+        Counters(
+            series(slo, metric, 'verdict=~"agree|disagree"'), bad=series(slo, metric, 'verdict="disagree"'), by=by(slo)
+        ),
         (
             Example(example_series(slo, metric, verdict="agree"), (0, 1), (0, 0)),
             Example(example_series(slo, metric, verdict="disagree"), (0, 0), (0, 1)),
@@ -325,8 +332,12 @@ def _ratio_examples(source: Ratio) -> tuple[Example, ...]:
 
 
 def parts(text: str) -> list[str]:
-    """Selectors that are joined with ``+``."""
-    return [part.strip() for part in text.split(" + ")]
+    """Selectors that are joined with ``+``, which may stand in a label's value, too.
+
+    >>> parts('errors_total{path="a + b"} + aborted_total')
+    ['errors_total{path="a + b"}', 'aborted_total']
+    """
+    return [part.strip() for part in _PART.findall(text)]
 
 
 def _own(text: str) -> Callable[[str], str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alerts.slo.kinds import CONFIDENCE_BOUNDS, IOU_BOUNDS, LATENCY_BOUNDS, SELECTOR, WINDOW
+from alerts.slo.kinds import CONFIDENCE_BOUNDS, IOU_BOUNDS, LATENCY_BOUNDS, SELECTOR, WINDOW, parts
 from alerts.slo.presets import PRESETS
 from alerts.slo.promql import duration, parse_duration
 from alerts.slo.spec import (
@@ -159,7 +159,7 @@ def _query(value: Any) -> str:
     if WINDOW in text:
         if not re.search(r"\[\$window[\]:]", text):
             raise ValueError(f"expected {WINDOW} in brackets, as in increase(requests_total[{WINDOW}])")
-    elif not all(SELECTOR.fullmatch(part.strip()) for part in text.split(" + ")):
+    elif "+".join(parts(text)).count("+") < text.count("+") or not all(map(SELECTOR.fullmatch, parts(text))):
         raise ValueError(
             f"expected a counter's selector such as requests_total{{code='500'}}, or an expression over [{WINDOW}]"
         )
@@ -167,7 +167,10 @@ def _query(value: Any) -> str:
 
 
 QUERY: Final = (_query, {"type": "string", "minLength": 1})
-NAME: Final = _text(r"[a-zA-Z][a-zA-Z0-9_.-]{0,99}", "a name of letters, digits, -, _ and ., at most 100 characters")
+NAME: Final = _text(
+    r"(?!.*\.[0-9]+[a-z]$)[a-zA-Z][a-zA-Z0-9_.-]{0,99}",  # NAME.8h.rules_test.yml is a file of NAME's tests
+    "a name of letters, digits, -, _ and ., at most 100 characters, that does not end as in .8h",
+)
 ANY_NAME: Final = _text(r"[^\0]{1,256}", "a name of 1 to 256 characters")
 POSITIVE: Final = _number(0, None)
 

@@ -23,7 +23,7 @@ def triton(service: str) -> Ratio:
 
 def kserve(service: str) -> Ratio:
     """Requests to an inference service (serverless mode) without a response of class 5xx."""
-    name = f'configuration_name="{service}-predictor"' if service else ""
+    name = f"configuration_name={quote(f'{service}-predictor')}"
     return Ratio(
         total=f"revision_request_count{{{name}}}",
         bad=f'revision_request_count{{{name},response_code_class="5xx"}}',
