@@ -191,7 +191,13 @@ def receivers(links: Links) -> list[Entry]:
     )
     other = GIVEN_UP.replace("given_up", "failed")
     return [
-        Entry(given_up, {GIVEN_UP: "0x15 1x60"}, {GIVEN_UP: "0x75", other: "0+1x75"}, "25m"),
+        Entry(
+            given_up,
+            {GIVEN_UP: "0x60 1x60"},
+            {GIVEN_UP: "0x120", other: "0+1x120"},
+            "100m",
+            also_silent=[{GIVEN_UP: "0x10 1x110"}],
+        ),
         Entry(waiting, {TAKEN: "0x90"}, {TAKEN: "3600x90"}, "75m", also_silent=[{TAKEN: "0x30 _x60"}]),
     ]
 
