@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import msgspec
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from monitor.exposition import Writer
 from monitor.labels.index_png import base64_text, index_png
 from monitor.live_settings import LiveSettings
 from monitor.metrics import families
+from monitor.schemas import read_schema
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
 from monitor.store.store import Store
@@ -239,10 +241,12 @@ class TestRequest:
     def test_the_leader_requests_a_rollback_once_with_its_evidence(self, store: Store, settings: Settings) -> None:
         put(store, settings, [*both(GOOD, WORSE), *labels(range(250))])
         (request,) = requests(store)
-        assert (request["model"], request["version"], request["stable"]) == ("street", "2", "1")
-        assert request["evidence"] >= request["thresholds"]["evidence"]
-        assert request["classes"] == ["car"]
-        assert request["samples"][0]["selection_probability"] == pytest.approx(250 / 300)
+        jsonschema.validate(request, read_schema("segwatch.rollback_requested.v1"))
+        assert (request["model"], request["stable"]) == ({"name": "street", "version": "2"}, "1")
+        evidence = request["evidence"]
+        assert evidence["sequential"] >= evidence["thresholds"]["sequential"]
+        assert evidence["classes"] == ["car"]
+        assert evidence["samples"][0]["selection_probability"] == pytest.approx(250 / 300)
         assert request["request"]["seconds_from_first_pair"] == pytest.approx(24 * 3600)
         assert 0 < request["request"]["pairs"] <= 250
         put(store, settings, labels(range(250, 300)), "later")

@@ -307,6 +307,14 @@ class TestTensors:
         assert (pixels(first) == 10).all() and (pixels(second) == 200).all()
         assert [one["class"] for one in second["instances"]] == ["person", "car"]
 
+    def test_a_batch_of_any_number_of_empty_tensors_is_refused(self, converted: Convert) -> None:
+        empty = np.zeros((1_000_000_000, 0), np.uint8)
+        outputs = [tensor(name, empty) for name in ("labels", "scores", "masks")]
+        asked = event("request", request(inputs=[tensor("image", empty)]))
+        lines = [asked, event("response", response(outputs=outputs))]
+        done = converted(lines, image={"tensor": "image", "layout": "hwc"}, batch=True)
+        assert "batch: 1000000000 entries, at most 1024 are read" in done.refusal
+
     def test_entries_of_a_batch_that_differ_in_number_are_refused(self, converted: Convert) -> None:
         assert "batch: first dimensions differ" in converted(PAIR, batch=True).refusal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -18,6 +18,9 @@ from monitor.adapters.tensors import Body, Tensor, lookup
 from monitor.masks import encode_rle
 from monitor.records import PREDICTION_TYPE
 from monitor.windows import to_text
+
+MOST_ENTRIES: Final = 1024
+"""Of one exchange: tensors without elements could claim any number."""
 
 
 def is_meant(exchange: Exchange, mapping: Mapping) -> bool:
@@ -102,7 +105,10 @@ class _Source:
                 sizes[tensor.name] = tensor.shape[0] if tensor.shape else 0
         if len(set(sizes.values())) != 1:
             raise EntryError(f"batch: first dimensions differ: {sizes}")
-        return next(iter(sizes.values()))
+        entries = next(iter(sizes.values()))
+        if entries > MOST_ENTRIES:
+            raise EntryError(f"batch: {entries} entries, at most {MOST_ENTRIES} are read")
+        return entries
 
     def _whole(self, side: str, name: str) -> Tensor:
         body = self._request if side == "request" else self._response

@@ -39,5 +39,5 @@ def test_every_leader_that_comes_judges_again_and_one_request_leaves(store: Stor
             put(own, settings, labels(range(200 + 25 * part, 225 + 25 * part)), f"part-{part}")
     (request,) = requests(store)
     assert (first["verdict"], told(store, settings)["verdict"]) == ("roll back", "roll back")
-    assert request["pairs"] == first["pairs"] == 200
+    assert request["evidence"]["pairs"] == first["pairs"] == 200
     assert [one.payload is not None for one in store.canaries.verdicts()] == [True]
