@@ -227,7 +227,8 @@ class _Batch:
 
     def _purpose(self, sample: LabelledSample, row: LabelRow) -> str:
         """What the label was made for: no spot check, whatever it says, where the input was asked for on suspicion."""
-        suspected = (sample.model, sample.input_id) in self._found.targeted
+        asked_us = self._found.targeted.get((sample.model, sample.input_id))
+        suspected = asked_us is not None and asked_us <= row.label_time_us
         by_itself = row.purpose == "spot_check" and row.selection_probability is None
         return "relabel" if suspected and by_itself and self._asked(sample)[1] is None else row.purpose
 

@@ -208,7 +208,16 @@ class TestLabelsOfSuspects:
         evidence = evidence_of(store.judged("street"), 60)
         assert (len(evidence.inputs), evidence.left_out) == (40, 20)
 
-    def test_what_nobody_took_from_the_queue_was_drawn_by_the_annotators_themselves(
+    def test_a_label_made_after_the_request_was_made_for_it(self, store: Store, settings: Settings, wall: Wall) -> None:
+        shifted(store, settings, wall)
+        suspects = {one.input_id for one in items(store)}
+        put(store, settings, [label(i, wall.now_us + HOUR_US) for i in range(60)], "labels")
+        evaluate(store, settings, wall)
+        evidence = evidence_of(store.judged("street"), 60)
+        assert (len(evidence.inputs), evidence.left_out) == (40, 20)
+        assert not suspects & set(evidence.inputs)
+
+    def test_a_label_made_before_the_request_was_drawn_by_the_annotators_themselves(
         self, store: Store, settings: Settings, wall: Wall
     ) -> None:
         shifted(store, settings, wall)

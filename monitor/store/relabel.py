@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitor.errors import LeaseRefused, UnknownSample
@@ -213,18 +213,22 @@ def expire(connection: Connection, model: str, before_us: int, now_us: int) -> i
     return len(rows)
 
 
-def targeted(connection: Connection, inputs: Sequence[str]) -> frozenset[tuple[str, str]]:
-    """(model, input) of those that somebody claimed and that suspicion had queued: no spot checks, whatever they say.
+def targeted(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, str], int]:
+    """When what suspicion had queued was first asked for, by (model, input); 0 for what somebody has claimed.
 
-    What merely stands in the queue is not meant: a draw of the annotators' own may well hit it by chance.
+    A label made after that is no spot check, whatever it says. One made before it was drawn by the annotators
+    themselves, and by chance hit what was suspected later.
     """
-    found: set[tuple[str, str]] = set()
-    query = select(relabel.c.model, relabel.c.input_id).distinct()
-    query = query.where(relabel.c.claimed_by.is_not(None), relabel.c.state != "expired")
-    query = query.where(_unlabelled_before(), relabel.c.probability.is_(None))
+    columns = relabel.c
+    asked = case((columns.claimed_by.is_not(None), 0), else_=columns.created_us)
+    query = select(columns.model, columns.input_id, func.min(asked).label("asked_us"))
+    query = query.where(columns.state != "expired", _unlabelled_before(), columns.probability.is_(None))
+    query = query.group_by(columns.model, columns.input_id)
+    found: dict[tuple[str, str], int] = {}
     for some in _portions(inputs):
-        found |= {(row.model, row.input_id) for row in connection.execute(query.where(relabel.c.input_id.in_(some)))}
-    return frozenset(found)
+        rows = connection.execute(query.where(columns.input_id.in_(some)))
+        found |= {(row.model, row.input_id): int(row.asked_us) for row in rows}
+    return found
 
 
 class RelabelQueue:

@@ -166,8 +166,8 @@ class LabelledInputs:
     judged: Mapping[tuple[str, str, str], JudgedRow]
     """What was said before, by (input, model, version); `chosen` alike."""
     chosen: Mapping[tuple[str, str, str], SpotCheckRow]
-    targeted: frozenset[tuple[str, str]] = frozenset()
-    """(model, input) of those that were asked for on suspicion, not by chance."""
+    targeted: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """When each was asked for on suspicion, not by chance, by (model, input)."""
 
 
 class StoredQuality(NamedTuple):
