@@ -192,5 +192,4 @@ def _asked(word: str) -> Asked | None:
 
 
 def _page(web: WebSettings, model: str, version: str) -> str:
-    base = web.public_url.rstrip("/") or f"http://{web.host}:{web.port}"
-    return f"{base}/?{urlencode({'model': model, 'version': version})}"
+    return f"{web.address}/?{urlencode({'model': model, 'version': version})}"

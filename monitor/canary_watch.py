@@ -107,10 +107,8 @@ class CanaryWatch:
         leader.record_canary(StoredCanary(*key, now_us, requested_us, msgspec.json.encode(kept)), messages)
 
     def _page(self, asked: Asked) -> str:
-        web = self._settings.web
-        base = web.public_url.rstrip("/") or f"http://{web.host}:{web.port}"
         query = {"model": asked.model, "stable": asked.stable, "canary": asked.canary}
-        return f"{base}/api/v1/canary?{urlencode(query)}"
+        return f"{self._settings.web.address}/api/v1/canary?{urlencode(query)}"
 
 
 def refused(asked: Asked, reason: str) -> dict[str, Any]:

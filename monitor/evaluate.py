@@ -307,8 +307,7 @@ class Evaluator:
 
 def _link(web: WebSettings, model: str, version: str, start: str) -> str:
     """The page that shows the evidence."""
-    base = web.public_url.rstrip("/") or f"http://{web.host}:{web.port}"
-    return f"{base}/?{urlencode({'model': model, 'version': version, 'window': start})}"
+    return f"{web.address}/?{urlencode({'model': model, 'version': version, 'window': start})}"
 
 
 def merge_states(states: Sequence[bytes]) -> bytes:

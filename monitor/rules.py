@@ -44,8 +44,7 @@ class Options:
 
 def links(settings: Settings, options: Options) -> Links:
     """Addresses for annotations: those given, else segwatch's own."""
-    web = settings.web
-    pages = options.pages or web.public_url or f"http://{web.host}:{web.port}"
+    pages = options.pages or settings.web.address
     return Links(options.runbooks or f"{pages.rstrip('/')}/runbooks", pages, options.dashboard)
 
 

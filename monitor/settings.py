@@ -336,6 +336,11 @@ class WebSettings(Section, frozen=True):
     max_slices: Count = 200
     """Most slices of one slice key and model version that ``/metrics`` exports, the first in their order."""
 
+    @property
+    def address(self) -> str:
+        """Where others reach the pages, without a slash at its end."""
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
 
 class AnnotationSettings(Section, frozen=True):
     """The annotation tool: what is pushed to it and pulled from it, and its webhooks."""

@@ -11,7 +11,6 @@ monitor/web_gate.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Protocol
@@ -26,6 +25,7 @@ from monitor.scrape import Format
 from monitor.version import __version__
 from monitor.web_access import is_loopback
 from monitor.web_gate import Gate, GateState
+from monitor.web_json import json_response
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +207,8 @@ def create_app(state: WebState, host: str, pages: Sequence[APIRouter] = ()) -> F
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     if isinstance(error, InputError):
-        return _json({"error": str(error)}, 400)
-    return _json({"error": str(error)}, 503 if isinstance(error, StoreError) else 500)
-
-
-def _json(content: object, status: int = 200) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(body, status, media_type="application/json")
+        return json_response({"error": str(error)}, 400)
+    return json_response({"error": str(error)}, 503 if isinstance(error, StoreError) else 500)
 
 
 def _operations(state: WebState) -> APIRouter:
@@ -232,17 +227,17 @@ def _operations(state: WebState) -> APIRouter:
 
     @router.get("/-/healthy", response_class=Response, summary="The process answers")
     def healthy() -> Response:
-        return _json({"healthy": True})
+        return json_response({"healthy": True})
 
     @router.get("/-/ready", response_class=Response, summary="The store answers and all roles of the process run")
     def ready() -> Response:
         checks = state.readiness()
         good = all(check.ok for check in checks)
-        return _json({"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503)
+        return json_response({"ready": good, "checks": [asdict(check) for check in checks]}, 200 if good else 503)
 
     @router.post("/-/reload", response_class=Response, summary="Read the settings again; bad ones change nothing")
     def reload(request: Request) -> Response:
-        return _json(asdict(state.reload(http_user(request.headers, token=bool(state.token())))))
+        return json_response(asdict(state.reload(http_user(request.headers, token=bool(state.token())))))
 
     return router
 
@@ -252,11 +247,11 @@ def _api(state: WebState) -> APIRouter:
 
     @router.get("/status", response_class=Response, responses={200: {"model": Status}})
     def status() -> Response:
-        return _json(state.status())
+        return json_response(state.status())
 
     @router.get("/models", response_class=Response, responses={200: {"model": Models}})
     def models() -> Response:
-        return _json({"models": state.status()["models"]})
+        return json_response({"models": state.status()["models"]})
 
     @router.get("/windows", response_class=Response, responses={200: {"model": Windows}, 400: {"model": Error}})
     def windows(
@@ -267,10 +262,10 @@ def _api(state: WebState) -> APIRouter:
         until: Annotated[str | None, Query(description="RFC 3339: windows that begin before then")] = None,
         limit: Annotated[int, Query(ge=1, le=10_000, description="The newest so many")] = 500,
     ) -> Response:
-        return _json({"windows": list(state.windows(model, version, slice_key, since, until, limit))})
+        return json_response({"windows": list(state.windows(model, version, slice_key, since, until, limit))})
 
     @router.get("/baselines", response_class=Response, responses={200: {"model": Baselines}})
     def baselines() -> Response:
-        return _json({"baselines": list(state.baselines())})
+        return json_response({"baselines": list(state.baselines())})
 
     return router

@@ -6,7 +6,6 @@ Alertmanager tries again after a 5xx, and only then: what is wrong with a body s
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -16,6 +15,7 @@ from monitor.alert_actions import AlertActions, parse_group
 from monitor.audit import http_user
 from monitor.live_settings import LiveSettings
 from monitor.store.store import Store
+from monitor.web_json import json_response
 
 MOST_BYTES: Final = 4 * 1024 * 1024
 """Some thousands of alerts."""
@@ -37,13 +37,13 @@ def alerts_router(store: Store, settings: LiveSettings) -> APIRouter:
     async def alertmanager(request: Request) -> Response:
         body = await _body(request)
         if body is None:
-            return _json({"error": f"more than {MOST_BYTES} bytes"}, 413)
+            return json_response({"error": f"more than {MOST_BYTES} bytes"}, 413)
         who = http_user(request.headers, token=bool(settings.current.web.token))
         group = parse_group(body)
         if not store.writable:
-            return _json({"error": "this process only reads the store: post to the one that writes it"}, 503)
+            return json_response({"error": "this process only reads the store: post to the one that writes it"}, 503)
         outcome = await run_in_threadpool(actions.take, group, f"alertmanager ({who})")
-        return _json({"actions": outcome.new, "known": outcome.known, "ignored": outcome.ignored})
+        return json_response({"actions": outcome.new, "known": outcome.known, "ignored": outcome.ignored})
 
     return router
 
@@ -59,8 +59,3 @@ async def _body(request: Request) -> bytes | None:
         if len(body) > MOST_BYTES:
             return None
     return bytes(body)
-
-
-def _json(content: object, status: int = 200) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(body, status, media_type="application/json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from monitor.drift import Baselines
 from monitor.errors import InputError
 from monitor.live_settings import LiveSettings
 from monitor.store.store import Store
+from monitor.web_json import json_response
 from monitor.windows import parse_time
 
 KEPT_S: Final = 10.0
@@ -77,7 +77,7 @@ def canary_router(state: CanaryState) -> APIRouter:
             slice_key,
             renames("map", mapped or ()),
         )
-        return _json(state.compare(asked, masks), 200)
+        return json_response(state.compare(asked, masks), 200)
 
     @router.post("/gate/{hook}", response_class=Response, summary="For Flagger's webhooks: 200 is yes, 403 is no")
     def gate(
@@ -89,11 +89,6 @@ def canary_router(state: CanaryState) -> APIRouter:
         shown = state.compare(Asked(model, stable, canary), False)
         yes = {"rollout": not shown["rollback"], "confirm-promotion": shown["promote"], "rollback": shown["rollback"]}
         brief = {name: shown[name] for name in ("verdict", "reasons", "missing", "pairs")}
-        return _json(brief, 200 if yes[hook] else 403)
+        return json_response(brief, 200 if yes[hook] else 403)
 
     return router
-
-
-def _json(content: Mapping[str, Any], status: int) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(body, status, media_type="application/json")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from monitor.annotation_intake import CvatPulls, take_label_studio
 from monitor.errors import InputError, StoreError
 from monitor.live_settings import LiveSettings
 from monitor.store.store import Store
+from monitor.web_json import json_response
 
 SIGNATURE: Final = "x-signature-256"
 SECRET: Final = "x-segwatch-secret"
@@ -60,54 +60,54 @@ def labels_router(store: Store, settings: LiveSettings, pulls: CvatPulls) -> API
     async def label_studio(request: Request) -> Response:
         annotation = settings.current.annotation
         if not annotation.labelstudio_secret:
-            return _json({"error": "annotation.labelstudio_secret is not set"}, 404)
+            return json_response({"error": "annotation.labelstudio_secret is not set"}, 404)
         if not _equal(request.headers.get(SECRET, ""), annotation.labelstudio_secret):
-            return _json({"error": f"the header {SECRET} is missing or wrong"}, 401)
+            return json_response({"error": f"the header {SECRET} is missing or wrong"}, 401)
         try:
             body = await _body(request, annotation.max_webhook_bytes)
         except _TooLarge:
-            return _json({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
+            return json_response({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
         return await run_in_threadpool(_take, store, settings, body)
 
     @router.post("/cvat", response_class=Response, summary="CVAT: a job has changed")
     async def cvat(request: Request) -> Response:
         annotation = settings.current.annotation
         if not annotation.cvat_secret:
-            return _json({"error": "annotation.cvat_secret is not set"}, 404)
+            return json_response({"error": "annotation.cvat_secret is not set"}, 404)
         try:
             body = await _body(request, annotation.max_webhook_bytes)
         except _TooLarge:
-            return _json({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
+            return json_response({"error": f"more than {annotation.max_webhook_bytes} bytes"}, 413)
         wanted = hmac.new(annotation.cvat_secret.encode(), body, hashlib.sha256).hexdigest()
         given = request.headers.get(SIGNATURE, "").removeprefix("sha256=").lower()
         if not _equal(given, wanted):
-            return _json({"error": f"the header {SIGNATURE} is missing or wrong"}, 401)
+            return json_response({"error": f"the header {SIGNATURE} is missing or wrong"}, 401)
         try:
             event = _cvat_event.decode(body)
         except (ValueError, RecursionError):
-            return _json({"error": "no event of CVAT"}, 400)
+            return json_response({"error": "no event of CVAT"}, 400)
         if event.event != "update:job" or event.job is None or event.job.state != DONE:
-            return _json({"ignored": event.event})
+            return json_response({"ignored": event.event})
         if annotation.tool != "cvat" or not store.writable:
             why = "annotation.tool is not cvat" if annotation.tool != "cvat" else "this process only reads the store"
-            return _json({"error": f"annotations cannot be fetched: {why}"}, 503)
+            return json_response({"error": f"annotations cannot be fetched: {why}"}, 503)
         if not pulls.add(event.job.id):
-            return _json({"error": "too many jobs wait"}, 503)
-        return _json({"queued": event.job.id}, 202)
+            return json_response({"error": "too many jobs wait"}, 503)
+        return json_response({"queued": event.job.id}, 202)
 
     return router
 
 
 def _take(store: Store, settings: LiveSettings, body: bytes) -> Response:
     if not store.writable:
-        return _json({"error": "this process only reads the store"}, 503)
+        return json_response({"error": "this process only reads the store"}, 503)
     try:
         outcomes = take_label_studio(store, settings.current, body)
     except InputError as error:
-        return _json({"error": str(error)}, 400)
+        return json_response({"error": str(error)}, 400)
     except StoreError as error:
-        return _json({"error": str(error)}, 503)
-    return _json({"ignored": True} if outcomes is None else {"outcomes": dict(outcomes)})
+        return json_response({"error": str(error)}, 503)
+    return json_response({"ignored": True} if outcomes is None else {"outcomes": dict(outcomes)})
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -123,8 +123,3 @@ async def _body(request: Request, most: int) -> bytes:
 def _equal(given: str, wanted: str) -> bool:
     """In the same time wherever they differ."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
-
-
-def _json(content: object, status: int = 200) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(body, status, media_type="application/json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -15,6 +14,7 @@ from monitor.live_settings import LiveSettings
 from monitor.relabel_view import claimed, entry, samples
 from monitor.store.relabel import Kind, RelabelItem, State
 from monitor.store.store import Store
+from monitor.web_json import json_response
 from monitor.windows import SECOND_US
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -67,7 +67,7 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
 
     def told(request: Request, what: str, items: Sequence[RelabelItem]) -> Response:
         note(request, what, items)
-        return _json({"items": samples(items)})
+        return json_response({"items": samples(items)})
 
     @router.get("", response_class=Response, summary="What is queued, in the order in which it is claimed")
     def listing(
@@ -77,7 +77,7 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000, description="The first so many")] = 1000,
     ) -> Response:
         items = store.relabel.items(model, states=state or ("open", "claimed"), kind=kind, limit=limit)
-        return _json({"items": [entry(item) for item in items]})
+        return json_response({"items": [entry(item) for item in items]})
 
     @router.post("/claim", response_class=Response, summary="Lease samples: nobody else gets them meanwhile")
     def claim(asked: ClaimRequest, request: Request) -> Response:
@@ -85,7 +85,7 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
             asked.n, asked.who, lease_us(asked.lease_seconds), model=asked.model, kind=asked.kind
         )
         note(request, "claim", found.items)
-        return _json(claimed(found))
+        return json_response(claimed(found))
 
     @router.post("/renew", response_class=Response, summary="Keep samples for longer, from now")
     def renew(asked: RenewRequest, request: Request) -> Response:
@@ -115,9 +115,4 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
 
 
 def _refused(error: LeaseRefused) -> Response:
-    return _json({"error": str(error)}, 409)
-
-
-def _json(content: object, status: int = 200) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(body, status, media_type="application/json")
+    return json_response({"error": str(error)}, 409)

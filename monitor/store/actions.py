@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
 from monitor.errors import InputError
 from monitor.store import bulk
 from monitor.store.database import Database
-from monitor.store.deliveries import to_message
+from monitor.store.outbox import to_message
 from monitor.store.tables import action_delivery, judged, label, outbox, relabel, retrain, spot_check
 from monitor.store.values import OutboxMessage
 
@@ -154,9 +154,9 @@ def _first_judged(model: str, since_us: int) -> Select[tuple[str]]:
 def _labels(connection: Connection, model: str, inputs: list[str]) -> dict[str, tuple[str, float | None, int]]:
     columns = label.c
     found: dict[str, tuple[str, float | None, int]] = {}
-    for start in range(0, len(inputs), AT_ONCE):
+    for some in bulk.portions(inputs, AT_ONCE):
         query = select(columns.input_id, columns.purpose, columns.selection_probability, columns.label_time_us)
-        query = query.where(columns.input_id.in_(inputs[start : start + AT_ONCE]), columns.model.in_(("", model)))
+        query = query.where(columns.input_id.in_(some), columns.model.in_(("", model)))
         for row in connection.execute(query.order_by(columns.label_time_us, columns.annotator)):
             found[row.input_id] = (row.purpose, row.selection_probability, row.label_time_us)
     return found
@@ -164,8 +164,7 @@ def _labels(connection: Connection, model: str, inputs: list[str]) -> dict[str, 
 
 def _asked(connection: Connection, model: str, inputs: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for start in range(0, len(inputs), AT_ONCE):
-        some = inputs[start : start + AT_ONCE]
+    for some in bulk.portions(inputs, AT_ONCE):
         for table in (relabel, spot_check):
             query = select(table.c.input_id, table.c.probability).where(table.c.input_id.in_(some))
             query = query.where(table.c.model == model, table.c.probability.is_not(None))

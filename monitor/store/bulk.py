@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy
@@ -15,6 +15,18 @@ from monitor.tallies import MOST
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 NUMBERS = msgspec.json.Encoder(enc_hook=lambda number: number.item())  # the hook is for NumPy's
 PIECE_ROWS = 256  # of one piece of a COPY: some 40 kB, a fair share of a socket's buffer
+
+
+T = TypeVar("T")
+
+
+def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items``, at most ``size`` at once: databases bound the parameters of a statement.
+
+    >>> list(portions([1, 2, 3], 2))
+    [[1, 2], [3]]
+    """
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def append(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

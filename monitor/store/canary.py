@@ -67,9 +67,9 @@ class Canaries:
         found: dict[str, bytes] = {}
         query = select(sample.c.input_id, sample.c.masks).where(sample.c.model == model, sample.c.version == version)
         with self._database.read() as connection:
-            for start in range(0, len(inputs), INPUTS_AT_ONCE):
-                some = query.where(sample.c.input_id.in_(inputs[start : start + INPUTS_AT_ONCE]))
-                found |= {row[0]: row[1] for row in connection.execute(some) if row[1] is not None}
+            for some in bulk.portions(inputs, INPUTS_AT_ONCE):
+                rows = connection.execute(query.where(sample.c.input_id.in_(some)))
+                found |= {row[0]: row[1] for row in rows if row[1] is not None}
         return found
 
     def verdicts(self) -> list[StoredCanary]:

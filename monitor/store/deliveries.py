@@ -8,13 +8,13 @@ arrives at least once, always with the same id.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import msgspec
-from sqlalchemy import Connection, Row, and_, exists, func, select, update
+from sqlalchemy import Connection, and_, exists, func, select, update
 
 from monitor.store import bulk, tallies
 from monitor.store.database import Database
+from monitor.store.outbox import to_message
 from monitor.store.tables import action_delivery, action_receiver, outbox
 from monitor.store.values import OutboxMessage
 from monitor.tallies import DELIVERED, DELIVERIES, TallyKey
@@ -130,10 +130,8 @@ class Deliveries:
         columns = action_delivery.c
         found: dict[str, list[DeliveryRow]] = {}
         with self._database.read() as connection:
-            for start in range(0, len(ids), AT_ONCE):
-                query = select(action_delivery).where(
-                    columns.id.in_(ids[start : start + AT_ONCE]), columns.state != "skipped"
-                )
+            for some in bulk.portions(ids, AT_ONCE):
+                query = select(action_delivery).where(columns.id.in_(some), columns.state != "skipped")
                 for row in connection.execute(query.order_by(columns.id, columns.receiver)):
                     found.setdefault(row.id, []).append(DeliveryRow._make(row))
         return found
@@ -188,16 +186,3 @@ def _line(message: OutboxMessage, receiver: str, state: DeliveryState, now_us: i
 def _message(connection: Connection, identity: str) -> OutboxMessage | None:
     row = connection.execute(select(outbox).where(outbox.c.id == identity)).first()
     return None if row is None or row.value is None else to_message(row)
-
-
-def to_message(row: Row[Any]) -> OutboxMessage:
-    """A row of the outbox as the message that it holds."""
-    return OutboxMessage(
-        id=row.id,
-        topic=row.topic,
-        key=row.key,
-        value=row.value,
-        headers=tuple((name, value) for name, value in msgspec.msgpack.decode(row.headers)),
-        keep_sent=row.keep_sent,
-        created_us=row.created_us,
-    )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import sqlalchemy
 from sqlalchemy import select
 
+from monitor.store.bulk import portions
 from monitor.store.database import Database
 from monitor.store.tables import label, relabel, sample, spot_check
 from monitor.store.values import LabelRow
@@ -36,8 +37,7 @@ class Exports:
         """Of these inputs those that some model has seen, or that were asked for."""
         found: set[str] = set()
         with self._database.read() as connection:
-            for start in range(0, len(inputs), AT_ONCE):
-                some = inputs[start : start + AT_ONCE]
+            for some in portions(inputs, AT_ONCE):
                 for table in (sample, relabel, spot_check):
                     found.update(
                         connection.execute(select(table.c.input_id).where(table.c.input_id.in_(some))).scalars()
@@ -48,8 +48,8 @@ class Exports:
         """Of these (input, model, version) those whose masks are kept, portion by portion."""
         key = sqlalchemy.tuple_(sample.c.input_id, sample.c.model, sample.c.version)
         columns = [sample.c[name] for name in KeptSample._fields]
-        for start in range(0, len(identities), AT_ONCE):
-            query = select(*columns).where(key.in_(identities[start : start + AT_ONCE]), sample.c.masks.is_not(None))
+        for some in portions(identities, AT_ONCE):
+            query = select(*columns).where(key.in_(some), sample.c.masks.is_not(None))
             with self._database.read() as connection:
                 rows = connection.execute(query).all()
             yield from (KeptSample._make(row) for row in rows)
@@ -58,10 +58,10 @@ class Exports:
         """The version of a model that saw each input last, of those with masks."""
         found: dict[str, str] = {}
         with self._database.read() as connection:
-            for start in range(0, len(inputs), AT_ONCE):
+            for some in portions(inputs, AT_ONCE):
                 query = (
                     select(sample.c.input_id, sample.c.version)
-                    .where(sample.c.input_id.in_(inputs[start : start + AT_ONCE]), sample.c.model == model)
+                    .where(sample.c.input_id.in_(some), sample.c.model == model)
                     .where(sample.c.masks.is_not(None))
                     .order_by(sample.c.event_time_us, sample.c.version)
                 )

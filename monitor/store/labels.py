@@ -7,7 +7,7 @@ before its prediction: then nothing is found for it at first, and `unjudged` fin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -99,7 +99,7 @@ def _versions(connection: Connection, keys: Sequence[LabelKey]) -> dict[LabelKey
     """The stored version of each key; the rows stay locked."""
     found: dict[LabelKey, int] = {}
     columns = [label.c[name] for name in KEY]
-    for some in _portions(keys):
+    for some in bulk.portions(keys, KEYS_AT_ONCE):
         query = select(*columns, label.c.annotation_version).where(sqlalchemy.tuple_(*columns).in_(some))
         for row in connection.execute(query.order_by(*columns).with_for_update()):
             found[_as_key(row)] = row.annotation_version
@@ -156,7 +156,7 @@ def unjudged(connection: Connection, limit: int) -> list[str]:
 def of_inputs(connection: Connection, inputs: Sequence[str]) -> dict[str, list[LabelRow]]:
     """All annotations of each input, in the order of their keys."""
     found: dict[str, list[LabelRow]] = defaultdict(list)
-    for some in _portions(inputs):
+    for some in bulk.portions(inputs, KEYS_AT_ONCE):
         query = select(*(label.c[name] for name in LabelRow._fields)).where(label.c.input_id.in_(some))
         for row in connection.execute(query.order_by(*(label.c[name] for name in KEY))):
             found[row.input_id].append(LabelRow._make(row))
@@ -166,7 +166,7 @@ def of_inputs(connection: Connection, inputs: Sequence[str]) -> dict[str, list[L
 def samples_of(connection: Connection, inputs: Sequence[str]) -> dict[str, list[LabelledSample]]:
     """The successful records of each input, in the order of their versions."""
     found: dict[str, list[LabelledSample]] = defaultdict(list)
-    for some in _portions(inputs):
+    for some in bulk.portions(inputs, KEYS_AT_ONCE):
         query = (
             select(*(sample.c[name] for name in LabelledSample._fields))
             .where(sample.c.input_id.in_(some), sample.c.status == "ok")
@@ -180,7 +180,7 @@ def samples_of(connection: Connection, inputs: Sequence[str]) -> dict[str, list[
 def judged_of(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, str, str], JudgedRow]:
     """What was said of these inputs' records before, by (input, model, version)."""
     found: dict[tuple[str, str, str], JudgedRow] = {}
-    for some in _portions(inputs):
+    for some in bulk.portions(inputs, KEYS_AT_ONCE):
         query = select(*(judged.c[name] for name in JudgedRow._fields)).where(judged.c.input_id.in_(some))
         for row in connection.execute(query):
             one = JudgedRow._make(row)
@@ -203,7 +203,7 @@ def set_states(connection: Connection, states: Mapping[LabelKey, tuple[int, Labe
 
 
 def clear_due(connection: Connection, ids: Sequence[int]) -> None:
-    for some in _portions(ids):
+    for some in bulk.portions(ids, KEYS_AT_ONCE):
         connection.execute(delete(label_due).where(label_due.c.id.in_(some)))
 
 
@@ -273,7 +273,7 @@ def read_judged(
 def chosen(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, str, str], SpotCheckRow]:
     """What was asked for of these inputs, by (input, model, version)."""
     found: dict[tuple[str, str, str], SpotCheckRow] = {}
-    for some in _portions(inputs):
+    for some in bulk.portions(inputs, KEYS_AT_ONCE):
         query = select(*(spot_check.c[name] for name in SpotCheckRow._fields)).where(spot_check.c.input_id.in_(some))
         for row in connection.execute(query):
             one = SpotCheckRow._make(row)
@@ -295,7 +295,3 @@ def read_quality(connection: Connection) -> list[StoredQuality]:
 
 def _is(table: Table, names: Sequence[str], values: Sequence[object]) -> sqlalchemy.ColumnElement[bool]:
     return and_(*(table.c[name] == value for name, value in zip(names, values, strict=True)))
-
-
-def _portions(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (items[start : start + KEYS_AT_ONCE] for start in range(0, len(items), KEYS_AT_ONCE))

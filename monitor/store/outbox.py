@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from monitor.store import bulk
 from monitor.store.database import Database
@@ -112,19 +112,19 @@ def _load(connection: Connection, limit: int) -> Claim:
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return Claim(
-        [
-            OutboxMessage(
-                id=row.id,
-                topic=row.topic,
-                key=row.key,
-                value=row.value,
-                headers=tuple((name, value) for name, value in msgspec.msgpack.decode(row.headers)),
-                keep_sent=row.keep_sent,
-                created_us=row.created_us,
-            )
-            for row in rows
-        ]
+    return Claim([to_message(row) for row in rows])
+
+
+def to_message(row: Row[Any]) -> OutboxMessage:
+    """A row of the outbox as the message that it holds."""
+    return OutboxMessage(
+        id=row.id,
+        topic=row.topic,
+        key=row.key,
+        value=row.value,
+        headers=tuple((name, value) for name, value in msgspec.msgpack.decode(row.headers)),
+        keep_sent=row.keep_sent,
+        created_us=row.created_us,
     )
 
 

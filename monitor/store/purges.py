@@ -63,7 +63,7 @@ class Tombstones:
         asked = list(dict.fromkeys(inputs))
         references = {input_id: reference(self._key, input_id) for _, input_id in asked}
         found: set[tuple[str, str]] = set()
-        for some in _portions(sorted(set(references.values()))):
+        for some in bulk.portions(sorted(set(references.values())), AT_ONCE):
             query = select(purged.c.model, purged.c.reference).where(purged.c.reference.in_(some))
             found.update((row.model, row.reference) for row in self._connection.execute(query))
         if not found:
@@ -289,7 +289,3 @@ def _contains(connection: Connection, column: ColumnElement[Any], input_id: str)
     if connection.dialect.name == "postgresql":
         return or_(*(func.strpos(func.encode(column, "hex"), form.hex()) > 0 for form in forms))
     return or_(*(func.instr(column, form) > 0 for form in forms))
-
-
-def _portions(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))

@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exist
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitor.errors import LeaseRefused, UnknownSample
+from monitor.store.bulk import portions
 from monitor.store.database import Database
 from monitor.store.purges import Tombstones
 from monitor.store.schema import LOCK_SPACE
@@ -225,7 +226,7 @@ def targeted(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, s
     query = query.where(columns.state != "expired", _unlabelled_before(), columns.probability.is_(None))
     query = query.group_by(columns.model, columns.input_id)
     found: dict[tuple[str, str], int] = {}
-    for some in _portions(inputs):
+    for some in portions(inputs, AT_ONCE):
         rows = connection.execute(query.where(columns.input_id.in_(some)))
         found |= {(row.model, row.input_id): int(row.asked_us) for row in rows}
     return found
@@ -291,7 +292,7 @@ class RelabelQueue:
         queued = select(relabel.c.input_id).where(relabel.c.model == model, relabel.c.state != "expired")
         told = select(label.c.input_id).where(label.c.model.in_(("", model)))
         with self._database.read() as connection:
-            for some in _portions(list(inputs)):
+            for some in portions(list(inputs), AT_ONCE):
                 found.update(connection.execute(queued.where(relabel.c.input_id.in_(some))).scalars())
                 found.update(connection.execute(told.where(label.c.input_id.in_(some))).scalars())
         return found
@@ -343,7 +344,7 @@ class RelabelQueue:
         query = select(columns.input_id, columns.event_time_us)
         query = query.where(columns.model == model, columns.version == version, columns.masks.is_not(None))
         with self._database.read() as connection:
-            for some in _portions(list(inputs)):
+            for some in portions(list(inputs), AT_ONCE):
                 rows = connection.execute(query.where(columns.input_id.in_(some)))
                 found |= {row.input_id: row.event_time_us for row in rows}
         return found
@@ -365,7 +366,7 @@ class RelabelQueue:
             query = query.where(columns.version == version)
         with self._database.write() as connection:
             seen: dict[str, Row[Any]] = {}
-            for some in _portions(list(inputs)):
+            for some in portions(list(inputs), AT_ONCE):
                 rows = connection.execute(query.where(columns.input_id.in_(some)))
                 for row in sorted(rows, key=lambda row: (row.event_time_us, row.version)):
                     other = seen.get(row.input_id)
@@ -403,7 +404,7 @@ class RelabelQueue:
             chosen = connection.execute(_next(count, free, now_us, model, kind)).all()
             of_sample = sqlalchemy.tuple_(relabel.c.model, relabel.c.input_id)
             found: list[Row[Any]] = []
-            for some in _portions([(row.model, row.input_id) for row in chosen]):
+            for some in portions([(row.model, row.input_id) for row in chosen], AT_ONCE):
                 found += connection.execute(_in_order(free & of_sample.in_(some), skip_locked=True)).all()
             leased: dict[str, Any] = {"state": "claimed", "claimed_by": who, "token": token, "lease_until_us": until_us}
             for row in found:
@@ -541,7 +542,7 @@ def _in_order(condition: ColumnElement[bool], *, skip_locked: bool = False) -> S
 def _locked(
     connection: Connection, column: ColumnElement[str], values: Sequence[str], condition: ColumnElement[bool]
 ) -> Iterable[Row[Any]]:
-    for some in _portions(values):
+    for some in portions(values, AT_ONCE):
         yield from connection.execute(_in_order(condition & column.in_(some))).all()
 
 
@@ -554,7 +555,3 @@ def _item(row: Row[Any], now_us: int) -> RelabelItem:
 
 def _is(item: RelabelItem | Row[Any]) -> ColumnElement[bool]:
     return and_(*(relabel.c[name] == getattr(item, name) for name in KEY))
-
-
-def _portions(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))

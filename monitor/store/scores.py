@@ -97,7 +97,7 @@ def read(
         .join(last, same)
         .order_by(columns.start_us, columns.length_us, columns.version, columns.scored_at_us)
     )
-    return [_stored(row) for row in rows]
+    return [stored(row) for row in rows]
 
 
 def latest(connection: Connection, length_us: int | None, slices: int | None) -> list[StoredScore]:
@@ -117,7 +117,7 @@ def latest(connection: Connection, length_us: int | None, slices: int | None) ->
         wanted = select(places).where((places.c.slice == "") | (places.c.place <= slices)).subquery()
     same = and_(*(columns[name] == wanted.c[name] for name in (*GROUP, "start_us")))
     rows = connection.execute(select(window_score).join(wanted, same).order_by(columns.scored_at_us, columns.revision))
-    last = {tuple(getattr(row, name) for name in GROUP): _stored(row) for row in rows}
+    last = {tuple(getattr(row, name) for name in GROUP): stored(row) for row in rows}
     return [last[group] for group in sorted(last)]
 
 
@@ -145,5 +145,6 @@ def _is(table: Table, window: DueWindow) -> ColumnElement[bool]:
     return and_(*(table.c[name] == getattr(window, name) for name in WINDOW))
 
 
-def _stored(row: Row[tuple[object, ...]]) -> StoredScore:
+def stored(row: Row[tuple[object, ...]]) -> StoredScore:
+    """A row of ``window_score``."""
     return StoredScore(**row._mapping)

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select
 
 from monitor.store.database import Database
+from monitor.store.scores import stored
 from monitor.store.tables import judged, label, outbox, pane, pane_delta, sample, window_score
 from monitor.store.values import JudgedRow, LabelRow, StoredScore
 
@@ -124,7 +125,7 @@ class Views:
         query = query.order_by(window_score.c.scored_at_us.desc(), window_score.c.revision.desc()).limit(1)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _stored(row)
+        return None if row is None else stored(row)
 
     def slices_of(self, model: str, version: str, length_us: int, start_us: int) -> list[StoredScore]:
         """The last verdicts on all slices of a window."""
@@ -134,7 +135,7 @@ class Views:
         query = query.order_by(columns.slice, columns.scored_at_us, columns.revision)
         with self._database.read() as connection:
             last = {row.slice: row for row in connection.execute(query)}
-        return [_stored(row) for row in last.values()]
+        return [stored(row) for row in last.values()]
 
     def lengths(self, model: str, version: str, slice_key: str = "") -> list[int]:
         """Lengths of the windows that were scored, the shortest first."""
@@ -157,7 +158,7 @@ class Views:
         query = query.order_by(columns.start_us, columns.scored_at_us, columns.revision)
         with self._database.read() as connection:
             last = {row.start_us: row for row in connection.execute(query)}
-        return [_stored(row) for row in last.values()]
+        return [stored(row) for row in last.values()]
 
     def newest_windows(self, limit: int) -> dict[tuple[str, str], list[StoredScore]]:
         """Of every (model, version) the last verdicts on its newest ``limit`` windows of all records and the shortest
@@ -178,7 +179,7 @@ class Views:
         found: dict[tuple[str, str], dict[int, StoredScore]] = {}
         with self._database.read() as connection:
             for row in connection.execute(query):
-                found.setdefault((row.model, row.version), {})[row.start_us] = _stored(row)
+                found.setdefault((row.model, row.version), {})[row.start_us] = stored(row)
         return {of: list(windows.values()) for of, windows in found.items()}
 
     def first_records(self, model: str) -> dict[str, int]:
@@ -209,10 +210,6 @@ class Views:
         with self._database.read() as connection:
             row: Row[Any] | None = connection.execute(query).one_or_none()
         return None if row is None else Queued._make(row)
-
-
-def _stored(row: Row[Any]) -> StoredScore:
-    return StoredScore(**row._mapping)
 
 
 def _within(model: str, version: str, since_us: int, until_us: int) -> list[ColumnElement[bool]]:
