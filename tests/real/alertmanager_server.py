@@ -19,13 +19,13 @@ from tests.real.component import ComponentFailed, await_ready, free_ports, spawn
 
 
 def quick(config: str) -> str:
-    """The same configuration with waits of a second and less: nothing but durations of routes changes."""
+    """The same configuration with waits of a second or so: nothing but durations of routes changes."""
     tree = yaml.safe_load(config)
 
     def hurry(route: dict[str, Any]) -> None:
         if "group_interval" in route:
             repeat = "800ms" if route["repeat_interval"] == "50s" else "1h"
-            route |= {"group_wait": "300ms", "group_interval": "1s", "repeat_interval": repeat}
+            route |= {"group_wait": "1s", "group_interval": "1s", "repeat_interval": repeat}
         for child in route.get("routes", ()):
             hurry(child)
 

@@ -31,6 +31,11 @@ class Notification:
         return sorted(alert["labels"]["alertname"] for alert in self.body["alerts"])
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Alertmanager sends all it has at once: of the usual 5 some would wait for TCP to try again, for seconds."""
+
+
 class Notified:
     """The server; ``with Notified() as told: told.receivers()``."""
 
@@ -52,7 +57,7 @@ class Notified:
             def log_message(self, format: str, *arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def _keep(self, path: str, body: dict[str, Any]) -> None:
