@@ -173,8 +173,9 @@ def status_text(status: dict[str, Any]) -> str:
             lines.append(text)
         known = [one for one in model["quality"] if one["point"] is not None]
         for one in known:
-            text = f"  {one['metric']} of {one['class'] or 'all classes'}: {number(one['point'], 3)}"
-            lines.append(f"{text} ({number(one['lower'], 3)} to {number(one['upper'], 3)}, {one['labels']} labels)")
+            text = f"  {one['metric']} of {one['class'] or 'all classes'} by {one['estimator']}:"
+            between = f"{number(one['lower'], 3)} to {number(one['upper'], 3)}"
+            lines.append(f"{text} {number(one['point'], 3)} ({between}, {one['labels']} labels)")
         lines += [f"  action: {open_text(one)}" for one in model["open_actions"]]
     for outcome, count in sorted(status["unattributed"].items()):
         lines.append(f"of no known model: {count} {outcome}")
