@@ -22,12 +22,15 @@ from detectors.betting import (
     tie_breaker,
     urn_p_values,
 )
+from detectors.direction import MEMORIES, SMALLEST_VARIANCE, STRENGTHS, Directions
 from detectors.divergence import jensen_shannon
 from detectors.statistic import PaneStatistic
 from detectors.units import SCALE, BaselineUnits
 from detectors.wire import Reader, Writer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+NO_DIRECTIONS = 1
+"""The format before there were `Directions`: read as if they had yet to see their first record."""
 MAGIC = b"SWSQ"
 MAX_CONTENT_BYTES = 256 << 20
 
@@ -106,7 +109,8 @@ class SequentialDetector:
     least ``run_length`` on average.
 
     Records without a sequence bring their columns one by one, each record a unit, and in blocks of 1, 4, 16 and 64 or
-    more records two scores a signal: its energy (many columns that move a little) and its spread. Sequences are
+    more records two scores a signal: its energy (many columns that move a little) and its spread. A quarter of the
+    evidence is bet on records going on the way that those before them went (`Directions`). Sequences are
     compared with runs of their length from the baseline's sequences, by location and spread of each column, and by
     the same two scores a signal.
 
@@ -114,7 +118,8 @@ class SequentialDetector:
     the bins having been fitted to the baseline itself. That the *average* over columns keeps its run length although
     it is stopped by all columns together is not proved for dependent columns but measured
     (``bench/bench_sequential.py``). A baseline unit's energy is taken about the centre of the other units, a new one's
-    about that of all: equal in mean to 1/M^2. Sequences of other lengths than the baseline's: ranks are exact where
+    about that of all: equal in mean to 1/M^2. Bets along directions need means, which ranks make exact, and
+    covariances, which the baseline estimates. Sequences of other lengths than the baseline's: ranks are exact where
     every sequence of the baseline is at least as long, else too seldom extreme.
 
     Where it misleads:
@@ -133,7 +138,8 @@ class SequentialDetector:
       looked at. Nothing is known of the dependence within them.
     - Sequences that overlap in time or resemble their neighbours are not exchangeable: run lengths are shorter then.
     - Single records in a pooled group: their order, and which codes shared a record, are unknown; each column takes
-      them in an order of its own, and the group as a whole is the smallest block.
+      them in an order of its own, and the group as a whole is the smallest block and the smallest step along a
+      direction. Such a step wins by the square of how far it goes, not exponentially: pools gain little from it.
 
     >>> from detectors.baseline import BaselineStatistic
     >>> from detectors.layout import Layout
@@ -171,11 +177,13 @@ class SequentialDetector:
         column_weights, signal_weights = units.weights(), np.full(signals, 1 / signals)
         self._pending = np.zeros((len(BLOCK_SIZES), width + signals), dtype=np.int64)
         self._waiting = np.zeros(len(BLOCK_SIZES), dtype=np.int64)
+        self._directions = Directions(units)
+        block_weights = signal_weights * np.where(self._directions.learns, 0.5, 1.0)
         self._blocks: list[tuple[_Track, _Track]] = []
         for number, size in enumerate(BLOCK_SIZES):
             stream, reference = width + 2 * number * signals, units.blocks_at_most(size)
-            spread = _Track.fresh(UNIT_BETS, signal_weights, stream, reference)
-            self._blocks.append((spread, _Track.fresh(ENERGY_BETS, signal_weights, stream + signals, reference)))
+            spread = _Track.fresh(UNIT_BETS, block_weights, stream, reference)
+            self._blocks.append((spread, _Track.fresh(ENERGY_BETS, block_weights, stream + signals, reference)))
         stream += 2 * signals
         thirds = np.concatenate([column_weights, column_weights, signal_weights]) / 3
         self._runs = _Track.fresh(UNIT_BETS, thirds, stream, units.sequences)
@@ -230,8 +238,11 @@ class SequentialDetector:
         for start in range(0, len(codes), SLICE):
             part = codes[start : start + SLICE]
             ones = np.ones(len(part), dtype=np.int64)
-            columns = self._bet_columns(part, ones)
-            parts.append(columns / 2 + self._bet_blocks(self.units.record_sums(part), ones) / 2)
+            p_values = self._ranked(part)
+            columns = self._bet_columns(p_values, ones)
+            directions = self._directions.observe(ndtri(p_values), ones)
+            blocks = self._bet_blocks(self.units.record_sums(part), ones)
+            parts.append(columns / 2 + blocks / 2 + directions / 4)
         return self._looked(np.concatenate(parts) + self._sequence_evidence(), np.ones(len(codes), dtype=np.int64))
 
     def add_group(self, counts: NDArray[np.int64], *, sequence: bool) -> float:
@@ -252,7 +263,7 @@ class SequentialDetector:
         elif self.units.sequences:
             self._bet_sequence(counts, size)
         else:
-            self._bet_columns(self._one_of(counts), size)
+            self._bet_columns(self._ranked(self._one_of(counts)), size)
         return float(self._looked(np.array([self.evidence]), size)[0])
 
     def add_pane(self, pane: PaneStatistic) -> float:
@@ -273,9 +284,12 @@ class SequentialDetector:
         self._records += int(sizes.sum())
         return evidence
 
-    def _bet_columns(self, codes: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _ranked(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         p_values = _inside(code_p_values(codes, self._counts, self.units.seed, self._singles))
         self._singles += len(codes)
+        return p_values
+
+    def _bet_columns(self, p_values: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
         learned = learned_bets(p_values, self._seen, HISTOGRAM_PRIOR, HISTOGRAM_MEMORY)
         z, weights = ndtri(p_values), self.units.weights()
         after: NDArray[np.float64] = bet(z, learned, sizes, RECORD_BETS, self._columns, weights)
@@ -286,12 +300,16 @@ class SequentialDetector:
         codes = np.repeat(np.tile(np.arange(cells, dtype=np.uint8), width), counts.ravel()).reshape(width, size)
         rows = np.ascontiguousarray(codes.T)
         shuffle_columns(rows, self.units.seed ^ _SHUFFLE, self._singles)
+        known, moved, sizes = int(self._counts[0].sum()), np.zeros(width), np.array([size])
         for start in range(0, size, SLICE):
-            part = rows[start : start + SLICE]
-            self._bet_columns(part, np.ones(len(part), dtype=np.int64))
+            p_values = self._ranked(rows[start : start + SLICE])
+            self._bet_columns(p_values, np.ones(len(p_values), dtype=np.int64))
+            moved += ndtri(p_values).sum(0)
+        # Ranks within a pool that is larger than what they are ranked among depend on the order, which is shuffled.
+        self._directions.observe(moved[None] / np.sqrt(size), sizes, betting=size <= known)
         location, spread = self.units.group_sums(counts)
         sums = np.concatenate([location, np.add.reduceat(spread, self.units.starts)])
-        self._bet_blocks(sums[None], np.array([size]))
+        self._bet_blocks(sums[None], sizes)
 
     def _bet_blocks(self, sums: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Sums (N, D + S) of as many units; the evidence of the blocks after each (N,)."""
@@ -367,7 +385,7 @@ class SequentialDetector:
         blocks = sum((one.of_scores() + other.of_scores() for one, other in self._blocks), np.zeros(self.units.signals))
         runs = self._runs.of_scores()[2 * len(self.units.location) :] * _RUN_SHARE
         runs += self._run_energy.of_scores() * (1 - _RUN_SHARE)
-        return blocks / (4 * len(BLOCK_SIZES)) + runs
+        return blocks / (4 * len(BLOCK_SIZES)) + self._directions.of_signals() / 4 + runs
 
     def _sequence_evidence(self) -> float:
         runs, energy = self._runs.of_scores().sum(), self._run_energy.of_scores().sum()
@@ -376,7 +394,7 @@ class SequentialDetector:
     def to_bytes(self) -> bytes:
         """The state, which `from_bytes` continues as if there had been no break."""
         content = Writer()
-        content.raw(self._identity())
+        content.raw(self._identity(FORMAT_VERSION))
         numbers = [self._records, self._singles, self._sequences, 0 if self._alarm_at is None else self._alarm_at + 1]
         for number in numbers:
             content.number(number)
@@ -387,6 +405,8 @@ class SequentialDetector:
             for kind in sorted(track.urns):
                 content.number(kind)
                 content.raw(track.urns[kind].astype("<i8").tobytes())
+        for array in (self._directions.sums, self._directions.evidence):
+            content.raw(array.astype("<f8").tobytes())
         writer = Writer()
         writer.raw(MAGIC + bytes([FORMAT_VERSION]))
         writer.number(len(content.data()))
@@ -396,9 +416,10 @@ class SequentialDetector:
     @classmethod
     def from_bytes(cls, data: bytes, units: BaselineUnits, run_length: float) -> SequentialDetector:
         """The detector that `to_bytes` wrote. Raises ValueError for damage, newer formats and other baselines."""
-        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, "sequential state", MAX_CONTENT_BYTES)
+        what, older = "sequential state", (NO_DIRECTIONS,)
+        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, what, MAX_CONTENT_BYTES, older=older)
         detector = cls(units, run_length)
-        if reader.raw(16) != detector._identity():
+        if reader.raw(16) != detector._identity(reader.version):
             raise ValueError("the sequential state belongs to another baseline")
         detector._records, detector._singles, detector._sequences = (reader.number() for _ in range(3))
         alarm = reader.number()
@@ -408,6 +429,9 @@ class SequentialDetector:
         for track in detector._tracks():
             for _ in range(reader.number()):
                 _fill(track.urn(reader.number()), reader)
+        if reader.version > NO_DIRECTIONS:
+            _fill(detector._directions.sums, reader, signed=True)
+            _fill(detector._directions.evidence, reader)
         reader.end()
         return detector
 
@@ -419,11 +443,14 @@ class SequentialDetector:
     def _tracks(self) -> list[_Track]:
         return [*(track for pair in self._blocks for track in pair), self._runs, self._run_energy]
 
-    def _identity(self) -> bytes:
+    def _identity(self, version: int) -> bytes:
         """The baseline, and which bets of which shape the state belongs to."""
         shapes = [array.shape for array in self._state()] + [track.reference for track in self._tracks()]
         bets = [table.round(9).tolist() for table in (RECORD_BETS, UNIT_BETS, ENERGY_BETS)]
         what = f"{self.units.baseline.digest} {shapes} {bets} {BLOCK_SIZES}"
+        if version > NO_DIRECTIONS:
+            learns = self._directions.learns.tolist()
+            what += f" {self._directions.evidence.shape} {learns} {MEMORIES} {STRENGTHS} {SMALLEST_VARIANCE}"
         return hashlib.blake2b(what.encode(), digest_size=16).digest()
 
 

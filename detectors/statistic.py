@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from detectors.tally import Tally
 from detectors.wire import Reader, Writer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WHOLE_COUNTS = 1
+"""The format in which a count's bytes stood together: still read."""
 MAGIC = b"SWPS"
 PACKING = 1
 """zlib's level. Level 6 takes four times as long, as much as all else that a worker does with a pane, to save 5 %."""
@@ -169,8 +171,9 @@ class PaneStatistic:
         """The canonical form: equal statistics give equal bytes, whatever order and batches built them.
 
         Groups stand in the order of their UTF-8 names; each is written as sorted codes where it has at most B + 1
-        records (a byte a record and dimension), else as counts in the narrowest integers that hold them; zlib
-        packs the whole. Two zlib libraries may pack one content differently: across machines compare with ``==``.
+        records (a byte a record and dimension), else as counts in the narrowest integers that hold them, the lowest
+        bytes of all before the next ones, which pack better apart; zlib packs the whole. Two zlib libraries may pack
+        one content differently: across machines compare with ``==``.
         """
         content = self._content()
         header = Writer()
@@ -187,7 +190,8 @@ class PaneStatistic:
             ValueError: the data is damaged, or a newer release wrote it. Nothing is allocated on the word of a
                 length that the data does not back.
         """
-        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, "pane statistic", MAX_CONTENT_BYTES)
+        what, older = "pane statistic", (WHOLE_COUNTS,)
+        reader = Reader.unpacked(data, MAGIC, FORMAT_VERSION, what, MAX_CONTENT_BYTES, older=older)
         dimensions, bins, groups = reader.number(), reader.number(), reader.number()
         if not 1 <= bins <= 255 or dimensions * (bins + 1) > MAX_CONTENT_BYTES // 8:
             raise ValueError(f"damaged pane statistic: {dimensions} dimensions of {bins} bins")
@@ -199,7 +203,7 @@ class PaneStatistic:
             if previous is not None and encoded <= previous:
                 raise ValueError("damaged pane statistic: groups are not in order")
             previous = encoded
-            tally = Tally.read(reader, dimensions, bins + 1)
+            tally = Tally.read(reader, dimensions, bins + 1, planes=reader.version > WHOLE_COUNTS)
             statistic._groups[name] = tally
             statistic._total.merge(tally)
         reader.end()

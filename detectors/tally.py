@@ -69,11 +69,14 @@ class Tally:
             return
         width = 1 << max(0, (int(counts.max(initial=0)).bit_length() + 7) // 8 - 1).bit_length()
         writer.number(width)
-        writer.raw(counts.astype(f"<u{width}").tobytes())
+        writer.raw(counts.astype(f"<u{width}").view(np.uint8).reshape(-1, width).T.tobytes())
 
     @classmethod
-    def read(cls, reader: Reader, dimensions: int, cells: int) -> Tally:
-        """The tally at the reader's place, checked: every dimension must hold every record once."""
+    def read(cls, reader: Reader, dimensions: int, cells: int, *, planes: bool) -> Tally:
+        """The tally at the reader's place, checked: every dimension must hold every record once.
+
+        ``planes``: whether counts are written lowest bytes first, or each with its bytes together.
+        """
         records = reader.number()
         if records == 0:
             raise ValueError(f"damaged {reader.what}: a group without records")
@@ -87,7 +90,10 @@ class Tally:
         width = reader.number()
         if width not in (1, 2, 4, 8):
             raise ValueError(f"damaged {reader.what}: counts of {width} bytes")
-        counts = np.frombuffer(reader.raw(dimensions * cells * width), dtype=f"<u{width}")
+        data = np.frombuffer(reader.raw(dimensions * cells * width), dtype=np.uint8)
+        if planes:
+            data = np.ascontiguousarray(data.reshape(width, -1).T)
+        counts = data.reshape(-1).view(f"<u{width}")
         table = counts.astype(np.int64).reshape(dimensions, cells)
         # Sums in floating point as well, since eight-byte counts chosen by an attacker could wrap around.
         if (table < 0).any() or (table.sum(1) != records).any() or (table.sum(1, dtype=np.float64) > 2.0**62).any():

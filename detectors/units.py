@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from detectors.baseline import BaselineStatistic
+from detectors.direction import whitening
 
 SCALE = 1024
 """Scores of codes are whole multiples of 1/SCALE: sums over a unit do not depend on the order of its records."""
@@ -74,6 +75,7 @@ class BaselineUnits:
         self.single_counts = counts if not baseline.sequences else count(self.singles, counts.shape[1])
         self._blocks_of = _Kept(self._score_blocks)
         self._runs_of = _Kept(self._score_runs)
+        self._whitening: dict[int, NDArray[np.float64]] = {}
 
     @property
     def sequences(self) -> int:
@@ -87,6 +89,13 @@ class BaselineUnits:
     def weights(self) -> NDArray[np.float64]:
         """(D,) adding up to 1: signals share alike, and so do the columns of each."""
         return np.repeat(1 / (self.signals * self.widths), self.widths)
+
+    def whitening(self, signal: int) -> NDArray[np.float64]:
+        """`detectors.direction.whitening` of a signal's columns."""
+        if signal not in self._whitening:
+            part = slice(int(self.starts[signal]), int(self.starts[signal] + self.widths[signal]))
+            self._whitening[signal] = whitening(self.singles[:, part], self.single_counts[part])
+        return self._whitening[signal]
 
     def blocks_at_most(self, size: int) -> int:
         """How many blocks of ``size`` single records the baseline has, as far as they are used."""

@@ -35,23 +35,26 @@ class Writer:
 
 
 class Reader:
-    """Reads what `Writer` wrote. ``what`` names the thing in errors; every error is a ValueError."""
+    """Reads what `Writer` wrote, in which ``version`` of the format. ``what`` names it in errors, all ValueErrors."""
 
-    def __init__(self, data: bytes, what: str) -> None:
+    def __init__(self, data: bytes, what: str, version: int = 1) -> None:
         self.what = what
+        self.version = version
         self._data = data
         self._at = 0
 
     @classmethod
-    def unpacked(cls, data: bytes, magic: bytes, version: int, what: str, limit: int) -> Reader:
-        """A reader of packed content behind magic, format version and the content's length.
+    def unpacked(
+        cls, data: bytes, magic: bytes, version: int, what: str, limit: int, *, older: tuple[int, ...] = ()
+    ) -> Reader:
+        """A reader of packed content behind magic, format version (``version`` or one of ``older``) and its length.
 
         Raises:
             ValueError: another kind of data, a newer format, damage, or more than ``limit`` bytes of content.
         """
         if data[: len(magic)] != magic or len(data) <= len(magic):
             raise ValueError(f"not a {what}")
-        if data[len(magic)] != version:
+        if data[len(magic)] not in (version, *older):
             raise ValueError(f"{what} has format {data[len(magic)]}, this release reads format {version}")
         outer = cls(data, what)
         outer.raw(len(magic) + 1)
@@ -65,7 +68,7 @@ class Reader:
             raise ValueError(f"damaged {what}: {error}") from None
         if len(content) != length or not unpacker.eof or unpacker.unused_data:
             raise ValueError(f"damaged {what}: content is not {length} bytes long")
-        return cls(content, what)
+        return cls(content, what, data[len(magic)])
 
     def number(self) -> int:
         value = shift = 0

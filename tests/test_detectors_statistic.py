@@ -129,8 +129,8 @@ def test_no_flipped_byte_goes_unnoticed_or_gives_other_records(at: int) -> None:
 
 def test_a_newer_format_a_stranger_and_a_bomb_are_told_apart() -> None:
     data = PaneStatistic(2, 4).to_bytes()
-    with pytest.raises(ValueError, match="has format 2, this release reads format 1"):
-        PaneStatistic.from_bytes(data[:4] + b"\x02" + data[5:])
+    with pytest.raises(ValueError, match="has format 3, this release reads format 2"):
+        PaneStatistic.from_bytes(data[:4] + b"\x03" + data[5:])
     with pytest.raises(ValueError, match="not a pane statistic"):
         PaneStatistic.from_bytes(b"PK\x03\x04 something else")
     bomb = Writer()
@@ -145,6 +145,35 @@ def test_a_newer_format_a_stranger_and_a_bomb_are_told_apart() -> None:
     liar.raw(zlib.compress(bytes(1 << 20)))
     with pytest.raises(ValueError, match="content is not 10 bytes long"):
         PaneStatistic.from_bytes(liar.data())
+
+
+@pytest.mark.parametrize(("records", "width"), [(3, 1), (200, 1), (300, 2), (70_000, 4)])
+def test_panes_of_the_format_with_whole_counts_are_read(records: int, width: int) -> None:
+    """As a release before wrote them: groups by name, sorted codes or counts in ``width`` bytes, lowest first."""
+    codes = np.repeat([[0, 1], [0, 2], [3, 2]], [1, records // 3, records - 1 - records // 3], axis=0).astype(np.uint8)
+    statistic = of(2, (codes, ["a"] * records), (codes[:1], [""]))
+    content = Writer()
+    for number in (2, BINS, 2):
+        content.number(number)
+    content.text("")
+    content.number(1)
+    content.raw(bytes([0, 1]))
+    content.text("a")
+    content.number(records)
+    if records <= BINS + 1:
+        content.raw(np.sort(codes.T, axis=1).tobytes())
+    else:
+        content.number(width)
+        counts = [[int((codes[:, column] == code).sum()) for code in range(BINS + 1)] for column in range(2)]
+        content.raw(b"".join(count.to_bytes(width, "little") for row in counts for count in row))
+    old = Writer()
+    old.raw(MAGIC + b"\x01")
+    old.number(len(content.data()))
+    old.raw(zlib.compress(content.data(), 1))
+    read = PaneStatistic.from_bytes(old.data())
+    assert read == statistic
+    assert PaneStatistic.from_bytes(read.to_bytes()) == statistic
+    assert read.to_bytes() == statistic.to_bytes() != old.data()
 
 
 def test_a_version_without_a_baseline_still_counts_records_and_sequences() -> None:
