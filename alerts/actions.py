@@ -14,6 +14,7 @@ ALERT = "segwatch.alert.v1"
 RELABEL_REQUESTED = "segwatch.relabel_requested.v1"
 RETRAIN_REQUESTED = "segwatch.retrain_requested.v1"
 ROLLBACK_REQUESTED = "segwatch.rollback_requested.v1"
+PROMOTE_REQUESTED = "segwatch.promote_requested.v1"
 
 Asked = Literal["relabel", "retrain", "rollback"]
 """What an alert's label ``action`` may ask for."""
@@ -80,14 +81,27 @@ def _of_window(verdict: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def relabel_for_drift(verdict: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], page_url: str) -> Action:
+def relabel_for_drift(
+    verdict: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    page_url: str,
+    *,
+    revision: int = 0,
+    early: bool = False,
+) -> Action:
     """The request to label samples of a window that has drifted; verdict and cause as of `drift_alert`.
 
-    ``samples``: what was queued, each with ``input_id``, ``version`` and ``selection_probability`` (None where no
-    chance was involved), ``reason`` and ``priority``.
+    ``samples``: what was newly queued, each with ``input_id``, ``version`` and ``selection_probability`` (None where no
+    chance was involved), ``reason`` and ``priority``. A later ``revision`` of the window asks for others, and so is a
+    request of its own; so is one by an ``early`` alarm, whose window ends with it.
     """
-    where = (verdict["slice"] or "", verdict["start"], verdict["end"], verdict["baseline"] or "")
-    evidence = {**_of_window(verdict), "samples": list(samples)}
+    where = [verdict["slice"] or "", verdict["start"], verdict["end"], verdict["baseline"] or ""]
+    if revision:
+        where.append(f"revision {revision}")
+    if early:
+        where.append("early")
+    told = _of_window(verdict)
+    evidence = {**told, "window": {**told["window"], "revision": revision}, "samples": list(samples)}
     return _relabel_requested("drift", verdict["model"], verdict["version"], where, evidence, page_url)
 
 

@@ -19,7 +19,6 @@ def rollback_requested(comparison: Mapping[str, Any], page_url: str) -> Action:
     """
     model, stable, canary = (comparison[name] for name in ("model", "stable", "canary"))
     sequential = comparison["sequential"]
-    ious = [one for one in comparison["classes"] if one["metric"] in COMPARED]
     return Action(
         id=str(uuid.uuid5(NAMESPACE, "\n".join(("rollback", model, stable, canary)))),
         type=ROLLBACK_REQUESTED,
@@ -31,23 +30,31 @@ def rollback_requested(comparison: Mapping[str, Any], page_url: str) -> Action:
             "reasons": comparison["reasons"],
             "request": comparison["request"],
             "evidence": {
-                "window": {
-                    "start": sequential["first_at"],
-                    "end": sequential["last_at"],
-                    "slice": comparison["slice"],
-                    "records": comparison["pairs"],
-                },
-                "method": comparison["method"],
-                "pairs": comparison["pairs"],
-                "sequences": comparison["sequences"],
+                **compared(comparison),
                 "sequential": sequential["evidence"],
                 "thresholds": {"sequential": sequential["enough"]},
-                "scores": [],
-                "quality": ious,
-                "classes": sorted(one["class"] for one in ious if one["class"] and (one["difference"] or 0) < 0),
-                "slices": [],
-                "samples": comparison["worst"],
             },
             "link": page_url,
         },
     )
+
+
+def compared(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the evidence that a rollback and a promotion share."""
+    ious = [one for one in comparison["classes"] if one["metric"] in COMPARED]
+    return {
+        "window": {
+            "start": comparison["sequential"]["first_at"],
+            "end": comparison["sequential"]["last_at"],
+            "slice": comparison["slice"],
+            "records": comparison["pairs"],
+        },
+        "method": comparison["method"],
+        "pairs": comparison["pairs"],
+        "sequences": comparison["sequences"],
+        "scores": [],
+        "quality": ious,
+        "classes": sorted(one["class"] for one in ious if one["class"] and (one["difference"] or 0) < 0),
+        "slices": [],
+        "samples": comparison["worst"],
+    }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from alerts import rules_windows
+from alerts.installation import COUNT, Installation
 from alerts.rules import WHO, Entry, Links, Rule, alert
 
 MODEL = 'model="street",version="1"'
 RECORDS = f'segwatch_records_total{{{MODEL},outcome="ok"}}'
 EVENT = f"segwatch_last_event_timestamp_seconds{{{MODEL}}}"
 BASELINE = f"segwatch_baseline_created_timestamp_seconds{{{MODEL}}}"
-WINDOW = f'segwatch_last_drift_window_timestamp_seconds{{{MODEL},slice="camera=7"}}'
-COUNT = f'segwatch_drift_window_records{{{MODEL},slice="camera=7"}}'
-VERDICT = f'segwatch_drift_alarm{{{MODEL},slice="camera=7",signal="embedding"}}'
 LABEL = f'segwatch_last_label_timestamp_seconds{{{MODEL},class="car"}}'
 DELAY = f"segwatch_label_delay_seconds_SUFFIX{{{MODEL}}}"
 PAIRS = f'segwatch_annotator_pairs_total{{{MODEL},class="car",verdict="VERDICT"}}'
@@ -18,7 +17,7 @@ JOINS = f'segwatch_label_joins_total{{{MODEL},outcome="OUTCOME"}}'
 
 
 def data(links: Links) -> list[Entry]:
-    """Records, baselines and drift windows."""
+    """Records and baselines."""
     silent = alert(
         links,
         "SegwatchModelSilent",
@@ -26,7 +25,8 @@ def data(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="A model sends no more records.",
-        description=f"{WHO}: the newest record is {{{{ $value | humanizeDuration }}}} old.",
+        description=f"{WHO}: the newest record of any version is {{{{ $value | humanizeDuration }}}} old. Alerts on its"
+        " quality and drift are kept back until it sends again.",
         wait="5m",
     )
     no_baseline = alert(
@@ -37,7 +37,7 @@ def data(links: Links) -> list[Entry]:
         notify="ticket",
         category="quality",
         summary="A model version in use has no baseline: its drift is not watched.",
-        description=f"{WHO}: {{{{ $value | humanize }}}} records in an hour, and no active baseline.",
+        description=f"{WHO}: {COUNT} records were counted in the last hour, and none was compared with a baseline.",
         wait="1h",
     )
     old_baseline = alert(
@@ -50,41 +50,6 @@ def data(links: Links) -> list[Entry]:
         summary="A model version in use is compared with a baseline of more than 180 days.",
         description=f"{WHO}: the baseline is {{{{ $value | humanizeDuration }}}} old.",
         wait="1h",
-    )
-    windows = alert(
-        links,
-        "SegwatchDriftWindowsStale",
-        "(time() - max by (model, version, slice) (segwatch_last_drift_window_timestamp_seconds) > 10800)"
-        ' and on (model, version) sum by (model, version) (increase(segwatch_records_total{outcome="ok"}[1h])) > 0',
-        notify="ticket",
-        category="quality",
-        summary="Records come in, and no window is scored for drift.",
-        description=f"{WHO}: the last scored window ended {{{{ $value | humanizeDuration }}}} ago.",
-        wait="30m",
-    )
-    unscored = alert(
-        links,
-        "SegwatchDriftWindowsMissing",
-        "(segwatch_baseline_created_timestamp_seconds and on (model, version)"
-        ' sum by (model, version) (increase(segwatch_records_total{outcome="ok"}[3h])) > 0)'
-        ' unless on (model, version) segwatch_last_drift_window_timestamp_seconds{slice=""}',
-        notify="ticket",
-        category="quality",
-        summary="A model version has a baseline and records, and was never scored for drift.",
-        description=f"{WHO}: no window has been scored since the baseline was built.",
-        wait="3h",
-    )
-    unjudged = alert(
-        links,
-        "SegwatchDriftUnjudged",
-        'max by (model, version, slice) (segwatch_drift_window_records{model!=""}) > 0'
-        " unless on (model, version, slice) max by (model, version, slice) (max_over_time(segwatch_drift_alarm[1d]))",
-        notify="ticket",
-        category="quality",
-        summary="Windows are closed, and none can be judged for drift.",
-        description=f"{WHO}: the last window has {{{{ $value | humanize }}}} records, and in a day no window had enough"
-        " of them, or a baseline, for a verdict.",
-        wait="6h",
     )
     flowing = {RECORDS: "0+5x400"}
     failing = {RECORDS.replace('"ok"', '"failed"'): "0+5x400"}
@@ -104,30 +69,6 @@ def data(links: Links) -> list[Entry]:
             {**flowing, BASELINE: "-15000000x400", BASELINE.replace('"1"', '"2"'): "-15552000x400"},
             "125m",
             also_silent=[{**traffic, BASELINE: "-15552000x400"} for traffic in (failing, ended)],
-        ),
-        Entry(
-            windows,
-            {**flowing, WINDOW: "0x400"},
-            {**flowing, WINDOW: "0+60x400", WINDOW.replace('"1"', '"2"'): "0x400"},
-            "220m",
-            also_silent=[{**traffic, WINDOW: "0x400"} for traffic in (failing, {RECORDS: "0+5x140 700x400"})],
-        ),
-        Entry(
-            unscored,
-            {**flowing, BASELINE: "0x400"},
-            {**flowing, BASELINE: "0x400", WINDOW.replace("camera=7", ""): "0+60x500"},
-            "360m",
-            also_fires=[{**flowing, BASELINE: "0x400", WINDOW: "0+60x400"}],
-            also_silent=[{**traffic, BASELINE: "0x400"} for traffic in (failing, ended)],
-        ),
-        Entry(
-            unjudged,
-            # The last verdict is more than a day old when the six hours begin.
-            {COUNT: "30x2400", VERDICT: "0x300 _x2100"},
-            {COUNT: "30x2400", VERDICT: "0x1000 _x1400"},
-            "2300m",
-            also_fires=[{COUNT: "1x2400", VERDICT.replace("camera=7", "camera=8"): "0x2400"}],
-            also_silent=[{COUNT: "0x2400"}],
         ),
     ]
 
@@ -164,7 +105,8 @@ def labels(links: Links) -> list[Entry]:
         notify="ticket",
         category="quality",
         summary="Labels come too late to be used.",
-        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels could not be joined any more.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels came later than"
+        " quality.join_days after their records, or when the masks were gone, and count for nothing.",
         wait="15m",
     )
     bad = alert(
@@ -175,7 +117,8 @@ def labels(links: Links) -> list[Entry]:
         notify="ticket",
         category="quality",
         summary="Labels do not fit their predictions.",
-        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels have another size or class.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of a day's labels have another size than"
+        " the prediction, or a class that the model does not know, and count for nothing.",
         wait="15m",
     )
     delay = alert(
@@ -263,6 +206,6 @@ def _shares(whole: str, part: str, other: str) -> tuple[dict[str, str], dict[str
     )
 
 
-def entries(links: Links) -> list[Entry]:
-    """All alerts of this file."""
-    return [*data(links), *labels(links)]
+def entries(links: Links, installation: Installation) -> list[Entry]:
+    """All alerts of blindness."""
+    return [*data(links), *rules_windows.entries(links, installation), *labels(links)]

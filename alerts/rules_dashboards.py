@@ -12,7 +12,7 @@ from typing import Final
 from alerts.rules import Case, Check, Group, Rule, RuleFile
 from alerts.slo import render
 from alerts.slo.kinds import static_labels
-from alerts.slo.promql import duration, number, quote
+from alerts.slo.promql import KEPT, duration, number, quote
 from alerts.slo.render import PERIOD_BAD, PERIOD_EVENTS, RATIO, REMAINING, of
 from alerts.slo.spec import Slo
 from alerts.slo.windows import fit
@@ -24,17 +24,15 @@ BURN: Final = "segwatch:dashboard_slo_burn_rate:ratio"
 ALERTS: Final = "segwatch:dashboard_alerts:firing"
 RECORDED: Final = (OBJECTIVE, GOOD, LEFT, BURN, ALERTS)
 
-KEPT: Final = "alertname, severity, notify, category, slo, model, version, class, slice, signal, topic"
+SHOWN: Final = "alertname, severity, notify, category, slo, model, version, class, slice, signal, topic"
 """Labels of an alert that a table of alerts shows."""
-SLACK: Final = "10m"
-"""Budgets are recorded every 5 minutes, which is just as long as Prometheus looks back."""
 
 
 def rule_file(slos: Sequence[Slo], job: str, instance: str) -> RuleFile:
     """``dashboards.rules.yml``. ``job`` and ``instance``: those that segwatch is scraped under."""
     target = {"job": job, "instance": instance}
     groups = [Group(f"segwatch-dashboards-{slo.name}", _of_slo(slo, target)) for slo in slos]
-    firing = f'max by ({KEPT}) (ALERTS{{alertname=~"Segwatch.+",alertstate="firing"}})'
+    firing = f'max by ({SHOWN}) (ALERTS{{alertname=~"Segwatch.+",alertstate="firing"}})'
     groups.append(Group("segwatch-dashboards-alerts", [Rule(firing, record=ALERTS, labels=target)]))
     return RuleFile("dashboards", groups, [*map(_case, slos), *_alert_cases()])
 
@@ -47,7 +45,7 @@ def _of_slo(slo: Slo, target: dict[str, str]) -> list[Rule]:
         "category": slo.category,
         "period": duration(slo.period_s),
     }
-    left, total, bad = (f"last_over_time({of(slo, name)}[{SLACK}])" for name in (REMAINING, PERIOD_EVENTS, PERIOD_BAD))
+    left, total, bad = (f"last_over_time({of(slo, name)}[{KEPT}])" for name in (REMAINING, PERIOD_EVENTS, PERIOD_BAD))
     rules = [Rule(left, record=LEFT, labels=labels)]
     if slo.objective is not None:
         rules.append(Rule(of(slo, render.OBJECTIVE), record=OBJECTIVE, labels=labels))

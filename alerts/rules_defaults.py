@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from alerts import rules_blindness, rules_dashboards, rules_drift, rules_ops, rules_service
+from alerts.installation import Installation
 from alerts.rules import Entry, Group, Links, RuleFile
 from alerts.rules_tests import cases
 from alerts.slo.parse import parse
@@ -32,31 +33,32 @@ DEFAULT_SLOS: Final = {
 """For each model, whatever its name: a start, to be replaced by objectives that somebody has agreed to."""
 
 
+DEFAULT: Final = Installation()
+
+
 def default_slos() -> list[Slo]:
     """The packaged SLOs."""
     return parse(DEFAULT_SLOS)
 
 
-def catalogue(links: Links, job: str = "segwatch") -> dict[str, list[Entry]]:
+def catalogue(links: Links, installation: Installation = DEFAULT) -> dict[str, list[Entry]]:
     """The alerts that need no SLO, by the file that they go to."""
     return {
-        "ops": rules_ops.entries(links, job),
+        "ops": rules_ops.entries(links, installation),
         "watchdog": [rules_ops.watchdog(links)],
-        "blindness": [*rules_blindness.entries(links), *rules_service.devices(links)],  # matters of hours
+        "blindness": [*rules_blindness.entries(links, installation), *rules_service.devices(links)],  # matters of hours
         "drift": rules_drift.entries(links),
     }
 
 
-def rule_files(
-    slos: Sequence[Slo], links: Links, job: str = "segwatch", instance: str = "segwatch"
-) -> list[RuleFile]:
+def rule_files(slos: Sequence[Slo], links: Links, installation: Installation = DEFAULT) -> list[RuleFile]:
     """Everything that is rendered."""
     files = [RuleFile(f"slo-{slo.name}", groups(slo, links), cases(slo)) for slo in slos]
-    for name, entries in catalogue(links, job).items():
+    for name, entries in catalogue(links, installation).items():
         tests = [case for entry in entries for case in entry.cases()]
         if name == "watchdog":
             tests = tests[:1]  # it is never silent
         rules = [entry.rule for entry in entries]
         interval = "5m" if name == "blindness" else "1m"  # blindness is a matter of hours
         files.append(RuleFile(name, [Group(f"segwatch-{name}", rules, interval)], tests))
-    return [*files, rules_dashboards.rule_file(slos, job, instance)]
+    return [*files, rules_dashboards.rule_file(slos, installation.job, installation.instance)]

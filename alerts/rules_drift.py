@@ -54,7 +54,10 @@ def entries(links: Links) -> list[Entry]:
         category="drift",
         action="relabel",
         summary="The sequential test has seen a shift before its window closed.",
-        description=f"{WHO}: records since some minutes differ from the baseline.",
+        description=f"{WHO}: the records of late differ from the baseline"
+        '{{ with printf "time() - max(segwatch_last_early_alarm_timestamp_seconds{model=%q,version=%q})" $labels.model'
+        " $labels.version | query }}; the test alarmed at records of"
+        " {{ . | first | value | humanizeDuration }} ago{{ end }}. Whether the model suffers is for labels to say.",
     )
     harmful = alert(
         links,

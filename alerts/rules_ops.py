@@ -1,15 +1,16 @@
-"""Alerts on segwatch itself and on the Prometheus that watches it: told to operations."""
+"""Alerts on segwatch itself: told to operations."""
 
 from __future__ import annotations
 
-from alerts import rules_service
+from alerts import rules_alerting, rules_reading, rules_service
+from alerts.installation import COUNT, SCRAPED, Installation
 from alerts.rules import WHO, Entry, Links, alert
+from alerts.slo.promql import quote
 
-SCRAPED = 'up{job="segwatch",instance="segwatch"}'
 RECORDS = 'segwatch_records_total{model="street",version="1",outcome="ok"}'
+FALLBACKS = "segwatch_backbone_fallbacks_total"
+ON_CPU = 'segwatch_embedding_batches_total{device="cpu"}'
 LATE = RECORDS.replace('"ok"', '"late"')
-LAG = 'segwatch_consumer_lag_records{topic="segwatch.predictions",partition="0"}'
-LAG_SECONDS = 'segwatch_consumer_lag_seconds{topic="segwatch.predictions",partition="0"}'
 
 
 def watchdog(links: Links) -> Entry:
@@ -26,9 +27,9 @@ def watchdog(links: Links) -> Entry:
     return Entry(rule, {SCRAPED: "1x30"}, {})
 
 
-def service(links: Links, job: str) -> list[Entry]:
+def service(links: Links, installation: Installation) -> list[Entry]:
     """segwatch: reachable, reading, keeping up, losing nothing."""
-    up = f'up{{job="{job}"}}'
+    up = f"up{{job={quote(installation.job)}}}"
     down = alert(
         links,
         "SegwatchDown",
@@ -36,7 +37,8 @@ def service(links: Links, job: str) -> list[Entry]:
         notify="page",
         category="ops",
         summary="segwatch cannot be scraped: nobody watches the models.",
-        description="No target of job {{ $labels.job }} has answered for 5 minutes. Quality alerts are held.",
+        description="No target of job {{ $labels.job }} has answered for 5 minutes, or there is none. No alert sees the"
+        " models until one does; quality alerts that fired are held.",
         wait="5m",
     )
     old = alert(
@@ -49,27 +51,6 @@ def service(links: Links, job: str) -> list[Entry]:
         description="The totals on /metrics are {{ $value | humanizeDuration }} old: the store does not answer.",
         wait="5m",
     )
-    stalled = alert(
-        links,
-        "SegwatchIngestStalled",
-        "sum(segwatch_consumer_lag_records) > 0 and sum(increase(segwatch_records_total[15m])) == 0",
-        notify="page",
-        category="ops",
-        summary="Records wait, and none is read.",
-        description="{{ $value | humanize }} records wait to be read, and none was counted in 15 minutes.",
-        wait="5m",
-    )
-    lag = alert(
-        links,
-        "SegwatchLagGrowing",
-        "max by (topic) (segwatch_consumer_lag_seconds) > 600"
-        " and max by (topic) (deriv(segwatch_consumer_lag_seconds[15m])) > 0",
-        notify="ticket",
-        category="ops",
-        summary="Ingest falls behind.",
-        description="Topic {{ $labels.topic }} is read {{ $value | humanizeDuration }} late, and the delay grows.",
-        wait="10m",
-    )
     dead = alert(
         links,
         "SegwatchDeadLetters",
@@ -77,7 +58,7 @@ def service(links: Links, job: str) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="Records cannot be read or understood.",
-        description="{{ $value | humanize }} records went to the dead letters in an hour: {{ $labels.reason }}.",
+        description=f"{COUNT} records went to the dead letters in the last hour, because: {{{{ $labels.reason }}}}.",
     )
     dropped = alert(
         links,
@@ -86,7 +67,9 @@ def service(links: Links, job: str) -> list[Entry]:
         notify="page",
         category="ops",
         summary="Records were lost before they could be read.",
-        description="{{ $value | humanize }} records were lost in an hour: {{ $labels.reason }}.",
+        description=f"{COUNT} records were lost in the last hour, because: {{{{ $labels.reason }}}}"
+        '{{ if eq $labels.reason "retention" }} (Kafka deleted them before they were read){{ end }}'
+        '{{ if eq $labels.reason "unreadable" }} (their batch is damaged){{ end }}. They are not counted anywhere.',
     )
     late = alert(
         links,
@@ -96,7 +79,8 @@ def service(links: Links, job: str) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="Many records come too late to be counted.",
-        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of the last hour's records were late.",
+        description=f"{WHO}: {{{{ $value | humanizePercentage }}}} of the last hour's records were late (older than"
+        " windows.allowed_lateness_seconds when Kafka got them), and are in no window.",
         wait="15m",
     )
     skew = alert(
@@ -112,13 +96,15 @@ def service(links: Links, job: str) -> list[Entry]:
     fallback = alert(
         links,
         "SegwatchGpuFallback",
-        "increase(segwatch_backbone_fallbacks_total[1h]) > 0",
+        # Counted when a worker starts, and true until it has ended: the CPU's batches say so.
+        "sum(increase(segwatch_backbone_fallbacks_total[6h])) > 0"
+        ' and sum(increase(segwatch_embedding_batches_total{device="cpu"}[1h])) > 0',
         notify="ticket",
         category="ops",
         summary="A backbone runs on the CPU although a GPU was asked for.",
-        description="{{ $value | humanize }} times in an hour a GPU was wanted and the CPU taken.",
+        description=f"{COUNT} times in the last 6 hours a GPU was wanted for a backbone and the CPU was taken, and the"
+        " CPU is in use: embedding is many times slower until a worker that has its GPU takes over.",
     )
-    lag_example = {LAG: "50x40", RECORDS: "7x40"}
     return [
         Entry(
             down,
@@ -133,20 +119,7 @@ def service(links: Links, job: str) -> list[Entry]:
             {"segwatch_totals_timestamp_seconds": "0+60x60"},
             "22m",
         ),
-        Entry(
-            stalled,
-            lag_example,
-            {LAG: "50x40", RECORDS: "0+1x40"},
-            "25m",
-            also_fires=[{LAG: "50x40", RECORDS: "0+1x4 4x40"}],
-        ),
-        Entry(
-            lag,
-            {LAG_SECONDS: "600+5x60"},
-            {LAG_SECONDS: "2000-10x60"},
-            "35m",
-            also_silent=[{LAG_SECONDS: "1000+20x20 1400-9x40"}],
-        ),
+        *rules_reading.entries(links, installation),
         Entry(
             dead,
             {'segwatch_dead_letter_records_total{reason="not_json"}': "0+0.22x180"},
@@ -173,9 +146,13 @@ def service(links: Links, job: str) -> list[Entry]:
         ),
         Entry(
             fallback,
-            {"segwatch_backbone_fallbacks_total": "0x60 1x100"},
-            {"segwatch_backbone_fallbacks_total": "3x30 4x140"},
-            "110m",
+            {FALLBACKS: "0x60 1x400", ON_CPU: "0+1x460"},
+            {FALLBACKS: "3x30 4x430", ON_CPU: "0+1x460"},
+            "400m",
+            also_silent=[
+                {FALLBACKS: "0x60 1x400", ON_CPU: "0+1x300 300x160"},  # a worker with its GPU has taken over
+                {FALLBACKS: "0x60 1x400", ON_CPU: "0x460", ON_CPU.replace("cpu", "cuda"): "0+1x460"},
+            ],
         ),
     ]
 
@@ -199,7 +176,10 @@ def cardinality(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="/metrics leaves series out: SLOs may miss classes or versions.",
-        description="{{ $value | humanize }} series are left out of /metrics.",
+        description=f"{COUNT} series are left out of /metrics"
+        '{{ with query "max(segwatch_exported_series_limit)" }}, which has at most'
+        ' {{ . | first | value | printf "%.0f" }} (web.max_series){{ end }}. Slices are left out first, then classes,'
+        " then model versions.",
         wait="5m",
     )
     slices = alert(
@@ -209,7 +189,7 @@ def cardinality(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="/metrics leaves slices of a model out.",
-        description=f"{WHO}: {{{{ $value | humanize }}}} slices are left out of /metrics (web.max_slices).",
+        description=f"{WHO}: {COUNT} slices are left out of /metrics (web.max_slices); no alert sees them.",
         wait="1h",
     )
     limit = "segwatch_exported_series_limit"
@@ -229,76 +209,11 @@ def cardinality(links: Links) -> list[Entry]:
     ]
 
 
-def prometheus(links: Links) -> list[Entry]:
-    """Prometheus and Alertmanager, by their own metrics."""
-    rules = alert(
-        links,
-        "SegwatchRulesFailing",
-        'sum by (rule_group) (increase(prometheus_rule_evaluation_failures_total{rule_group=~".*segwatch.*"}[5m])) > 0',
-        notify="page",
-        category="ops",
-        summary="Rules of segwatch cannot be evaluated: their alerts are blind.",
-        description="{{ $value | humanize }} evaluations of {{ $labels.rule_group }} failed in 5 minutes.",
-    )
-    missed = alert(
-        links,
-        "SegwatchRulesSlow",
-        "sum by (rule_group)"
-        ' (increase(prometheus_rule_group_iterations_missed_total{rule_group=~".*segwatch.*"}[15m])) > 0',
-        notify="ticket",
-        category="ops",
-        summary="Rules of segwatch take longer than their interval.",
-        description="{{ $value | humanize }} evaluations of {{ $labels.rule_group }} were left out in 15 minutes.",
-    )
-    unsent = alert(
-        links,
-        "SegwatchNotificationsFailing",
-        "sum(increase(prometheus_notifications_dropped_total[15m])) > 0"
-        " or sum(increase(alertmanager_notifications_failed_total[15m])) > 0",
-        notify="page",
-        category="ops",
-        summary="Alerts do not reach people.",
-        description="{{ $value | humanize }} notifications were lost in 15 minutes.",
-    )
-    reload = alert(
-        links,
-        "SegwatchPrometheusReloadFailed",
-        "min(prometheus_config_last_reload_successful) == 0",
-        notify="ticket",
-        category="ops",
-        summary="Prometheus runs on an old configuration: its last reload failed.",
-        description="New rules are not in force until a reload succeeds.",
-        wait="5m",
-    )
-    failures = (
-        'prometheus_rule_evaluation_failures_total{rule_group="/etc/prometheus/rules/ops.rules.yml;segwatch-ops"}'
-    )
-    other = 'prometheus_rule_evaluation_failures_total{rule_group="/etc/prometheus/other.yml;other"}'
-    slow = failures.replace("rule_evaluation_failures", "rule_group_iterations_missed")
-    return [
-        Entry(rules, {failures: "0x27 0+1x10"}, {failures: "0x20 5x40", other: "0+1x40"}),
-        Entry(
-            missed,
-            {slow: "0x20 0+1x20"},
-            {slow: "0x10 5x60", other.replace("rule_evaluation_failures", "rule_group_iterations_missed"): "0+1x40"},
-        ),
-        Entry(
-            unsent,
-            {"prometheus_notifications_dropped_total": "0x20 0+1x20"},
-            {
-                "prometheus_notifications_dropped_total": "0x10 9x40",
-                "alertmanager_notifications_failed_total": "0x10 9x40",
-            },
-            also_fires=[{"alertmanager_notifications_failed_total": "0x20 0+1x20"}],
-        ),
-        Entry(
-            reload,
-            {"prometheus_config_last_reload_successful": "0x40"},
-            {"prometheus_config_last_reload_successful": "1x40"},
-        ),
-    ]
-
-
-def entries(links: Links, job: str) -> list[Entry]:
+def entries(links: Links, installation: Installation) -> list[Entry]:
     """All alerts that operations are told."""
-    return [*service(links, job), *cardinality(links), *prometheus(links), *rules_service.entries(links)]
+    return [
+        *service(links, installation),
+        *cardinality(links),
+        *rules_alerting.entries(links),
+        *rules_service.entries(links),
+    ]

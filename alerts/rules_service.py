@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alerts.installation import COUNT
 from alerts.rules import WHO, Entry, Links, alert
 
 OOM = 'segwatch_inference_status_total{model="street",version="1",status="oom"}'
@@ -21,11 +22,12 @@ def memory(links: Links) -> list[Entry]:
     oom = alert(
         links,
         "SegwatchInferenceOom",
-        'sum by (model) (increase(segwatch_inference_status_total{status="oom"}[1h])) > 2',
+        'sum by (model, version) (increase(segwatch_inference_status_total{status="oom"}[1h])) > 2',
         notify="ticket",
         category="ops",
         summary="A model runs out of memory.",
-        description=f"{WHO}: {{{{ $value | humanize }}}} inferences of the last hour ended with status oom.",
+        description=f"{WHO}: {COUNT} inferences of the last hour ended with status oom (out of memory, as the model's"
+        " own service says).",
     )
     other = OOM.replace('"oom"', '"timeout"')
     return [
@@ -49,7 +51,7 @@ def devices(links: Links) -> list[Entry]:
         category="ops",
         summary="A backbone takes far longer for a batch than the day before.",
         description="On {{ $labels.device }} a batch of the last hour took {{ $value | humanize }} times as long"
-        " as in the day before.",
+        " as in the day before: ingest will fall behind where it was near its limit.",
         wait="15m",
     )
     # Two days and more at a batch a minute and 1 s each (or the first of them at 10 s); then an hour and a half.
@@ -117,7 +119,9 @@ def web(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="segwatch runs on old settings: its last reload failed.",
-        description="What is written in the settings is not what runs at {{ $labels.instance }}.",
+        description="What is written in the settings is not what runs at {{ $labels.instance }}"
+        '{{ with printf "time() - max(segwatch_settings_reload_timestamp_seconds{instance=%q})" $labels.instance'
+        " | query }}: it runs on what was read {{ . | first | value | humanizeDuration }} ago{{ end }}.",
         wait="5m",
     )
     access = alert(
@@ -127,7 +131,10 @@ def web(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="Many requests without the right to make them.",
-        description="{{ $value | humanize }} requests were refused in 15 minutes with status {{ $labels.code }}.",
+        description=f"{COUNT} requests were refused in 15 minutes with status {{{{ $labels.code }}}}"
+        '{{ if eq $labels.code "401" }} (no token, or a wrong one){{ end }}'
+        '{{ if eq $labels.code "403" }} (not allowed, or from another site){{ end }}'
+        '{{ if eq $labels.code "421" }} (under a name that segwatch does not answer to){{ end }}.',
     )
     return [
         Entry(reload, {RELOADED: "1x10 0x30"}, {RELOADED: "1x40"}),
@@ -150,7 +157,7 @@ def outbox(links: Links) -> list[Entry]:
         summary="Actions and dead letters are not delivered: nothing is triggered.",
         description="A message has waited for {{ $value | humanizeDuration }}"
         '{{ with query "max(segwatch_outbox_pending_messages)" }}, and {{ . | first | value | humanize }} wait'
-        " in all{{ end }}. They are kept until they can be delivered.",
+        " in all{{ end }}. Messages are kept until they can be delivered.",
         wait="5m",
     )
     failing = alert(
@@ -160,7 +167,8 @@ def outbox(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="Messages cannot be delivered.",
-        description="{{ $value | humanize }} attempts at delivering to {{ $labels.topic }} failed in 15 minutes.",
+        description=f"{COUNT} attempts at delivering a message to {{{{ $labels.topic }}}} failed in 15 minutes."
+        " Messages are kept, and tried again.",
     )
     return [
         Entry(stuck, {OLDEST: "0x60"}, {OLDEST: "600x60"}, "25m", also_silent=[{OLDEST: "0x10 _x30"}]),
@@ -177,7 +185,8 @@ def receivers(links: Links) -> list[Entry]:
         notify="page",
         category="ops",
         summary="Actions never reached a receiver, and are not tried again.",
-        description="{{ $value | humanize }} actions for {{ $labels.receiver }} were given up in the last hour.",
+        description=f"{COUNT} actions for {{{{ $labels.receiver }}}} were given up in the last hour: what they"
+        " asked for is not done unless somebody does it.",
     )
     waiting = alert(
         links,
@@ -186,7 +195,9 @@ def receivers(links: Links) -> list[Entry]:
         notify="ticket",
         category="ops",
         summary="An action waits for a receiver that does not take it.",
-        description="{{ $labels.receiver }} has not taken an action for {{ $value | humanizeDuration }}.",
+        description="Receiver {{ $labels.receiver }} has not taken an action for {{ $value | humanizeDuration }}"
+        '{{ with printf "max(segwatch_actions_waiting{receiver=%q})" $labels.receiver | query }};'
+        " {{ . | first | value | humanize }} wait for it{{ end }}. They are tried again until they are given up.",
         wait="5m",
     )
     other = GIVEN_UP.replace("given_up", "failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from alerts import rules_tests_counts, rules_tests_limits
+from alerts import rules_tests_births, rules_tests_counts, rules_tests_limits
 from alerts.rules import Case, Check, firing
 from alerts.slo.kinds import Example, events
 from alerts.slo.promql import quote
@@ -28,7 +28,7 @@ def cases(slo: Slo) -> list[Case]:
         found.append(_single(slo, examples))
     if slo.hold and pages:
         found.append(_lost(slo, pages, examples))
-    return [*found, *rules_tests_counts.cases(slo), *rules_tests_limits.cases(slo)]
+    return [*found, *rules_tests_counts.cases(slo), *rules_tests_births.cases(slo), *rules_tests_limits.cases(slo)]
 
 
 BEFORE = 31
@@ -97,7 +97,7 @@ def _class_matcher(slo: Slo) -> tuple[str, ...]:
 
 
 def _idle(slo: Slo, burns: tuple[Burn, ...], examples: tuple[Example, ...]) -> Case:
-    """Counters that stand still: no ratio, no budget, never NaN or Inf; and the silence is an alert."""
+    """Counters that stand still: no ratio, no budget, never NaN or Inf."""
     window = burns[0].long
     checks = []
     if not slo.timed:
@@ -105,10 +105,6 @@ def _idle(slo: Slo, burns: tuple[Burn, ...], examples: tuple[Example, ...]) -> C
         checks += [Check("30m", f"count({of(slo, metric)})", None) for metric in metrics]
         checks.append(Check("30m", f"max({of(slo, EVENTS + window)})", 0))
         checks.append(Check("30m", f"max({of(slo, BAD + window)})", 0))
-        name = "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind"
-        query = firing(name, f"slo={quote(slo.name)}", *_class_matcher(slo))
-        checks.append(Check("30m", query, 1))
-        checks.append(Check("10m", query, None))
     checks += [Check("30m", _fires(slo, notify), None) for notify in ("page", "ticket")]
     still = _series(examples, 31, 0, rate=0)
     return Case(f"{slo.name}: an idle window has no ratio", still, checks)
@@ -128,8 +124,9 @@ def _lost(slo: Slo, pages: list[Burn], examples: tuple[Example, ...]) -> Case:
     """Data stop in the middle of an outage: the page stays when the short windows have run empty."""
     minutes = _minutes(slo, pages)
     after = BEFORE + 1 + minutes + max(burn.short_s for burn in pages) // 60 + 30
+    stopped = {name: f"{values} _x{after}" for name, values in _series(examples, BEFORE + 1, minutes + 5).items()}
     return Case(
         f"{slo.name}: loss of data does not resolve a page",
-        {name: f"{values} _x{after}" for name, values in _series(examples, BEFORE + 1, minutes + 5).items()},
+        {**rules_tests_counts.inventory(slo, "0x10"), **stopped},
         [Check(f"{BEFORE + minutes}m", _fires(slo, "page"), 1), Check(f"{after}m", _fires(slo, "page"), 1)],
     )

@@ -19,9 +19,11 @@ from alerts.slo.render import (
     LOWER,
     OBJECTIVE,
     PERIOD_BAD,
+    PERIOD_DESIGN,
     PERIOD_EVENTS,
     RATIO,
     REMAINING,
+    clustered,
     guarded,
     inventory_metric,
     of,
@@ -52,7 +54,7 @@ def moment(slo: Slo, needed_s: int) -> int:
 
 def cases(slo: Slo) -> list[Case]:
     """Tests of what an SLO records."""
-    found = [_steady(slo, size) for size in (*windows(slo, fit(slo)), 0)] + _births(slo)
+    found = [_steady(slo, size) for size in (*windows(slo, fit(slo)), 0)]
     if inventory_metric(slo):
         found.append(_forgotten(slo))
     return found + (_states(slo) if slo.timed else [])
@@ -118,19 +120,20 @@ def wilson(bad: float, total: float, deff: float) -> float:
     return float(max((share + Z**2 / 2 / n - spread) / (1 + Z**2 / n), 0.0))
 
 
-def _pace(example: Example) -> float:
+def pace(example: Example) -> float:
     """Steps a minute when one event of four is bad."""
     step = PACE * (0.75 * example.healthy[1] + 0.25 * example.failing[1])
     return step / AN_IMAGE if example.images else step
 
 
-def _bad_pace(slo: Slo, examples: tuple[Example, ...]) -> float:
+def bad_pace(slo: Slo, examples: tuple[Example, ...]) -> float:
+    """Bad events a minute, where one of four is bad."""
     if slo.timed:
         return 1.0
     if slo.bounded:
         return 0.25 * PACE
     amount = next(one for one in examples if one.failing[1] not in (0, 1))
-    return _pace(amount)
+    return pace(amount)
 
 
 def _steady(slo: Slo, size: int) -> Case:
@@ -155,9 +158,9 @@ def _steady(slo: Slo, size: int) -> Case:
     else:
         for one in examples:
             series |= dict.fromkeys(decoys(slo, one.series), steady(10 * PACE))
-        series |= {one.series: steady(_pace(one)) for one in examples}
-        total, bad = PACE, _bad_pace(slo, examples)
-    series |= {name: values for name, values in _inventory(slo, steady(0)).items() if name not in series}
+        series |= {one.series: steady(pace(one)) for one in examples}
+        total, bad = PACE, bad_pace(slo, examples)
+    series |= {name: values for name, values in inventory(slo, steady(0)).items() if name not in series}
     other = (
         [metric + duration(size) for metric in (EVENTS, BAD, RATIO, DESIGN)] if size else [PERIOD_EVENTS, PERIOD_BAD]
     )
@@ -176,9 +179,8 @@ def _window(slo: Slo, size: int, total: float, bad: float, at: str) -> list[Chec
     if size in {length for burn in burns for length in (burn.long_s, burn.short_s)}:
         values[RATIO] = bad / total
     if guarded(slo) and size in {burn.long_s for burn in burns}:
-        clustered = slo.design_effect is None and events(slo).images is not None
-        deff = 1 + 0.5 * (AN_IMAGE - 1) if clustered else slo.design_effect or 1.0
-        if clustered:
+        deff = 1 + 0.5 * (AN_IMAGE - 1) if clustered(slo) else slo.design_effect or 1.0
+        if clustered(slo):
             values[DESIGN] = deff
         if isinstance(slo.source, CostPerInference):
             values[LOWER] = bad / total
@@ -206,12 +208,14 @@ def _budget(slo: Slo, total: float, bad: float, at: str) -> list[Check]:
         Check(at, single(of(slo, REMAINING), 1 - bad / total / slo.budget), 1),
         Check(at, f"count({listed(INFO)})", series),
     ]
+    if guarded(slo) and clustered(slo):
+        checks.append(Check(at, single(of(slo, PERIOD_DESIGN), 1 + 0.5 * (AN_IMAGE - 1)), 1))
     if slo.objective is not None:
         checks.append(Check(at, f"count({listed(OBJECTIVE)} == {number(slo.objective)})", series))
     return checks
 
 
-def _inventory(slo: Slo, values: str) -> dict[str, str]:
+def inventory(slo: Slo, values: str) -> dict[str, str]:
     """The counter that the inventory is read from, if it is none of those that are counted anyhow."""
     metric = inventory_metric(slo)
     if not metric:
@@ -223,37 +227,12 @@ def _inventory(slo: Slo, values: str) -> dict[str, str]:
 def _forgotten(slo: Slo) -> Case:
     """Of whatever had no sample for more than a day nothing is expected any more, though others have some."""
     step, at = 4 * HOUR, moment(slo, SHORT + 1)
-    own, *others = _inventory(slo, "")
+    own, *others = inventory(slo, "")
     series = {own: f"_x{(at - 36 * HOUR) // step} 0", **dict.fromkeys(others, f"_x{at // step} 0")}
     series["up"] = BEGIN
     checks = [Check(duration(at), f"count({of(slo, INFO)})", None)]
     name = f"{slo.name}: what is gone for a day is forgotten"
     return Case(name, series, checks, interval=duration(step), every=duration(at))
-
-
-def _births(slo: Slo) -> list[Case]:
-    """A series that comes back after more than an hour, with events that nobody has seen yet: each counts once."""
-    examples = [one for one in events(slo).examples if not one.images and one.counter]
-    if slo.timed or not examples:
-        return []
-    sizes = [(size, EVENTS + duration(size), BAD + duration(size)) for size in windows(slo, fit(slo))]
-    return [_birth(slo, examples, *one) for one in (*sizes, (slo.period_s, PERIOD_EVENTS, PERIOD_BAD))]
-
-
-def _birth(slo: Slo, examples: list[Example], size: int, total: str, bad: str) -> Case:
-    step = 60 if size < HOUR else 5 * 60 if size < 12 * HOUR else HOUR // 2
-    gap = 3 * HOUR // 2  # the last sample before is out of the window, and of the hour before it
-    at = moment(slo, size + gap)
-    old, last = (at - size - gap) // step, at // step
-    series = {one.series: f"_x{old} 3 _x{last - old - 3} {500 * _pace(one):.10g}x2" for one in examples}
-    series["up"] = f"1x{last}"
-    every = duration(at)
-    checks = [
-        Check(every, single(of(slo, total), 500 * PACE), 1),
-        Check(every, single(of(slo, bad), 500 * _bad_pace(slo, tuple(examples))), 1),
-    ]
-    name = f"{slo.name}: what is born within {duration(size)} counts"
-    return Case(name, series, checks, interval=duration(step), every=every)
 
 
 def _states(slo: Slo) -> list[Case]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from alerts.rules import Case, Check
 from alerts.rules_tests_counts import DECOY, own_labels, wilson, written
+from alerts.slo import kinds
 from alerts.slo.promql import duration, quote
 from alerts.slo.render import (
     BAD,
@@ -18,15 +19,17 @@ from alerts.slo.render import (
     LOWER,
     MIN_BAD,
     PERIOD_BAD,
+    PERIOD_DESIGN,
     PERIOD_EVENTS,
     RATIO,
     REMAINING,
     alert_name,
+    clustered,
     guarded,
     inventory_metric,
 )
 from alerts.slo.spec import CostPerInference, Slo
-from alerts.slo.windows import Burn, events_needed, fit
+from alerts.slo.windows import Burn, Z, fit
 
 EVERY: Final = "8h"
 """Longer than any alert waits."""
@@ -44,6 +47,8 @@ def cases(slo: Slo) -> list[Case]:
             found += _burn(slo, burn)
         if burns and slo.hold:
             found.append(_held(slo, burns))
+            if inventory_metric(slo):
+                found.append(_gone(slo, burns))
     return [*found, *_exhausted(slo), *_silent(slo), *_too_few(slo)]
 
 
@@ -87,12 +92,13 @@ def _burn(slo: Slo, burn: Burn) -> Iterator[Case]:
     limit = burn.threshold
     total = 1.2 * 0.9 * burn.short_s / 60 if slo.timed else MANY
 
-    def given(long: float, short: float, events: float = total, left: float | None = None) -> dict[str, str]:
+    def given(
+        long: float, short: float, events: float = total, left: float | None = None, ago: int = 8
+    ) -> dict[str, str]:
         values = {EVENTS + burn.short: MANY, BAD + burn.short: short * MANY}
         values |= {EVENTS + burn.long: events, BAD + burn.long: long * events}
-        if left is not None:
-            values[REMAINING] = left
-        return _now(values, own_labels(slo))
+        budget = {} if left is None else {written(REMAINING, own_labels(slo)): f"_x{MINUTES - ago} {left:.10g}"}
+        return {**_now(values, own_labels(slo)), **budget}
 
     high, low = _above(slo, limit), 0.8 * limit
     yield _case(slo, f"{where} above its limit", alert, given(high, high), True)
@@ -105,6 +111,8 @@ def _burn(slo: Slo, burn: Burn) -> Iterator[Case]:
     if critical is not None:
         between = 0.6 * limit
         yield _case(slo, f"{where}, critical budget", alert, given(between, between, left=critical / 2), True)
+        late = given(between, between, left=critical / 2, ago=15)
+        yield _case(slo, f"{where}, a budget of long ago", alert, late, False)
         yield _case(slo, f"{where}, enough budget", alert, given(between, between, left=critical * 1.2), False)
     for what, bad, events, fires in _floors(slo, limit):
         yield _case(slo, f"{where}, {what}", alert, given(bad / events, high, events), fires)
@@ -161,10 +169,31 @@ def _held(slo: Slo, burns: list[Burn]) -> Case:
             "model": "elsewhere",  # where there are no events that would let go of it
         }
         series[written("ALERTS", marks)] = "_x24 1x20"
+        expected = {**own_labels(slo, other), "model": "elsewhere"}
+        series[written(INFO, expected)] = "1x40"
     query = f'count(ALERTS{{alertname="{alert}",alertstate="firing",severity!=""}})'
     checks = [Check("2m", query, 1), Check("16m", query, 1), Check("35m", query, None)]
-    series = {name: values.strip() for name, values in series.items()}
+    series = {name: values.strip() for name, values in series.items()} | _expected(slo, "1x40")
     return Case(f"{slo.name}: {alert} is held without data and let go by health", series, checks)
+
+
+def _expected(slo: Slo, values: str) -> dict[str, str]:
+    """The inventory, where it is not in the rules."""
+    return {written(INFO, own_labels(slo)): values} if inventory_metric(slo) else {}
+
+
+def _gone(slo: Slo, burns: list[Burn]) -> Case:
+    """Nothing is held of what is no longer expected."""
+    burn = min(burns, key=lambda one: one.short_s)
+    alert, high = alert_name(slo, burn.tier.notify), _above(slo, burn.threshold)
+    series = {}
+    for window in (burn.long, burn.short):
+        series[written(EVENTS + window, own_labels(slo))] = f"{MANY:.10g}x2 stale"
+        series[written(BAD + window, own_labels(slo))] = f"{high * MANY:.10g}x2 stale"
+    query = f'count(ALERTS{{alertname="{alert}",alertstate="firing",severity!=""}})'
+    checks = [Check("2m", query, 1), Check("12m", query, 1), Check("16m", query, None)]
+    series |= _expected(slo, "1x13 stale")
+    return Case(f"{slo.name}: {alert} is let go when nothing is expected any more", series, checks)
 
 
 def _exhausted(slo: Slo) -> Iterator[Case]:
@@ -175,7 +204,8 @@ def _exhausted(slo: Slo) -> Iterator[Case]:
 
     high = _above(slo, slo.budget)
     yield _case(slo, "a budget overspent", alert, given(high, MANY), True)
-    other = _now({PERIOD_EVENTS: MANY, PERIOD_BAD: MANY, REMAINING: -9.0}, own_labels(slo, DECOY))
+    decoy = {PERIOD_EVENTS: MANY, PERIOD_BAD: MANY, PERIOD_DESIGN: 1.0, REMAINING: -9.0}
+    other = _now(decoy, own_labels(slo, DECOY))
     yield _case(slo, "a budget not spent", alert, {**given(0.8 * slo.budget, MANY), **other}, False)
     if guarded(slo):
         floor = slo.min_events - 0.5
@@ -186,28 +216,59 @@ def _exhausted(slo: Slo) -> Iterator[Case]:
 
 
 def _silent(slo: Slo) -> Iterator[Case]:
+    """Rules are evaluated at the begin and twice after: the inventory is as old as that."""
     alert = "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind"
     seen = EVENTS + duration(slo.blind_after_s)
     told = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
     listed = not inventory_metric(slo)  # then the rules say by themselves what there should be
     names = slo.classes if slo.classes and listed else ("",)
-    for events, fires in ((1, False), (0, True)):
-        series = {} if fires else _now({INFO: 1, seen: 0}, own_labels(slo, DECOY), before=True)
+    # An hour of grace: half an hour is within, one and a half is not.
+    for count, late_s, fires in ((1, 1800, False), (0, 1800, True), (0, 5400, False)):
+        every = slo.blind_after_s + late_s
+        minutes = every // 60
+
+        def steady(values: Mapping[str, float], labels: dict[str, str], minutes: int = minutes) -> dict[str, str]:
+            text = "{0:.10g} _x{1} {0:.10g} _x{1} {0:.10g}"
+            return {written(name, labels): text.format(value, minutes - 1) for name, value in values.items()}
+
+        series = {} if fires else steady({INFO: 1, seen: 0}, own_labels(slo, DECOY))
         for name in names:
             labels = own_labels(slo) | ({"class": quote(name)[1:-1]} if name else {})
-            series |= _now({seen: events, **({} if listed else {INFO: 1})}, labels, before=True)
-        checks = [Check(EVERY, told, len(names) if fires else None)]
-        yield Case(f"{slo.name}: {events} events in {duration(slo.blind_after_s)}", series, checks, every=EVERY)
+            series |= steady({seen: count, **({} if listed else {INFO: 1})}, labels)
+        checks = [Check(duration(2 * every), told, len(names) if fires else None)]
+        what = f"{count} events in {duration(slo.blind_after_s)}, looked at after {duration(every)}"
+        yield Case(f"{slo.name}: {what}", series, checks, every=duration(every))
 
 
 def _too_few(slo: Slo) -> Iterator[Case]:
+    """Each pair that pages has just too few, or one of them enough."""
     pages = [burn for burn in fit(slo) if burn.tier.notify == "page"]
     if not guarded(slo) or not pages:
         return
     alert, longest = "SegwatchTooFewEvents", max(pages, key=lambda one: one.long_s)
-    needed = min(events_needed(slo, burn.threshold) for burn in pages) - 0.5
-    for events, fires in ((0.9 * needed, True), (1.2 * needed, False), (0.0, False)):
-        series = _now({EVENTS + longest.long: events}, own_labels(slo), before=True)
-        if not fires:
-            series |= _now({EVENTS + longest.long: 0.9 * needed}, own_labels(slo, DECOY), before=True)
-        yield _case(slo, f"{events:.3g} events for a page", alert, series, fires)
+    few = {EVENTS + burn.long: 0.9 * _needed(slo, burn) for burn in pages}
+    own, other = own_labels(slo), _now(few, own_labels(slo, DECOY), before=True)
+    yield _case(slo, "too few events for any page", alert, _now(few, own, before=True), True)
+    none = _now({EVENTS + longest.long: 0.0}, own, before=True)
+    yield _case(slo, "no events at all", alert, {**none, **other}, False)
+    for burn in pages:
+        enough = _now({**few, EVENTS + burn.long: 1.05 * _needed(slo, burn)}, own, before=True)
+        yield _case(slo, f"enough events for the page of {burn.long}", alert, {**enough, **other}, False)
+        if not slo.bounded or not clustered(slo):
+            continue
+        # Of so many events an image, an image weighs as much as two events.
+        (images,) = (one.series for one in kinds.events(slo).examples if one.images)
+        for share, fires in ((0.9, True), (1.24, False)):
+            seen = share * Z**2 * burn.threshold / (1 - burn.threshold) / 2
+            series = _now(few, own, before=True) | {images: f"0x{MINUTES - 1} {seen:.10g}"}
+            text = f"{few[EVENTS + burn.long]:.10g} _x{MINUTES - 1} {MANY:.10g}"
+            series[written(EVENTS + burn.long, own)] = text
+            yield _case(slo, f"{seen:.3g} images in {burn.long}", alert, series, fires)
+
+
+def _needed(slo: Slo, burn: Burn) -> float:
+    """Events from which on a page is possible, where each is an image of its own."""
+    floor = slo.min_events - 0.5
+    if not slo.bounded:
+        return floor
+    return max(floor, Z**2 * (slo.design_effect or 1.0) * burn.threshold / (1 - burn.threshold))

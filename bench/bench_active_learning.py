@@ -28,15 +28,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bench.rig import write_result
 from detectors.active_learning import choose_greedily, draw_spread, points, probabilities, sketches, wishes
 from embeddings.projection import ProjectionFit
-from embeddings.segmenter import SegmentationNetwork, Segmenter, instances, load_segmenter
+from embeddings.segmenter import Segmenter, instances, load_segmenter
+from embeddings.segmenter_training import Batch, augment, train_further
 from monitor.demo.corruptions import CORRUPTIONS
-from monitor.demo.scenes import CLASS_NAMES, PLAIN, Scene, SceneSource
-from tools.train_segmenter import augment, loss, target
+from monitor.demo.scenes import CLASS_NAMES, PLAIN, Scene, SceneSource, target
 
 SHARE = 0.15
 """Of the traffic that has shifted."""
@@ -118,26 +117,14 @@ def seen_by(segmenter: Segmenter, scenes: list[Scene]) -> tuple[NDArray[np.float
 
 def trained_on(scenes: list[Scene], steps: int, seed: int) -> Segmenter:
     """The shipped network after ``steps`` more, of half these images and half its old ones."""
-    torch.manual_seed(seed)
     rng, source = np.random.default_rng(seed), SceneSource("train")
-    network: SegmentationNetwork = load_segmenter().network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
-    for _ in range(steps):
+
+    def next_batch() -> Batch:
         chosen = [scenes[int(i)] for i in rng.integers(len(scenes), size=BATCH // 2)]
-        images, truth = _batch([*chosen, *(source.scene(rng) for _ in range(BATCH // 2))], rng)
-        value = loss(network(images.contiguous(memory_format=torch.channels_last)), truth)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(value)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
-    return Segmenter(network.eval(), CLASS_NAMES)
+        both = [*chosen, *(source.scene(rng) for _ in range(BATCH // 2))]
+        return np.stack([augment(scene.image, rng) for scene in both]), np.stack([target(scene) for scene in both])
 
-
-def _batch(scenes: list[Scene], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(np.stack([augment(scene.image, rng) for scene in scenes]))
-    return images.permute(0, 3, 1, 2).float() / 255, torch.from_numpy(np.stack([target(one) for one in scenes]))
+    return train_further(load_segmenter(), next_batch, steps=steps, peak_rate=RATE, seed=seed)
 
 
 def confusion(segmenter: Segmenter, scenes: list[Scene]) -> NDArray[np.float64]:

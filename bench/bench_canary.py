@@ -106,16 +106,23 @@ def first_crossing(evidence: Floats, chance: float) -> int | None:
     return int(above[0]) if len(above) else None
 
 
-def rollbacks(made: Maker, mean: float, images: int, runs: int, seed: int) -> dict[str, Any]:
-    """Share of the runs that were rolled back, and the images until then."""
+def rollbacks(made: Maker, mean: float, within: int, runs: int, seed: int) -> dict[str, Any]:
+    """Share of the runs that were rolled back ``within`` so many images, the images until then, and those until four
+    in five were."""
     rng = np.random.default_rng(seed)
-    after = []
-    for _ in range(runs):
-        units = made(rng, images, mean)
+    after = np.full(runs, np.inf)
+    for run in range(runs):
+        units = made(rng, LONG, mean)
         crossed = first_crossing(log_evidence(units), RULE.wrong_rollback)
         if crossed is not None:
-            after.append(int(units.images[: crossed + 1].sum()))
-    return {"share": len(after) / runs, "median_images": float(np.median(after)) if after else None}
+            after[run] = units.images[: crossed + 1].sum()
+    soon = after[after <= within]
+    late = float(np.sort(after)[math.ceil(0.8 * runs) - 1])
+    return {
+        "share": len(soon) / runs,
+        "median_images": float(np.median(soon)) if len(soon) else None,
+        "images_of_80_percent": late if math.isfinite(late) else None,
+    }
 
 
 def growing(frames: int, alike: float, cameras: int, images: int, runs: int, seed: int) -> float:
@@ -202,7 +209,8 @@ def measure(runs: int, seed: int) -> dict[str, Any]:
         result["worse"][name] = rollbacks(made, LOSS, PAIRS, runs, seed)
         result["equal"][name] = rollbacks(made, 0.0, LONG, runs, seed + 1)
         told = result["worse"][name], result["equal"][name]
-        after = f"after {told[0]['median_images']}, wrongly {told[1]['share']:.4f}"
+        after = f"after {told[0]['median_images']}, 80 % after {told[0]['images_of_80_percent']}"
+        after += f", wrongly {told[1]['share']:.4f}"
         print(f"{name:45s} rolled back {told[0]['share']:.3f} {after}")
     for name, made in EXTREME.items():
         result["equal"][name] = rollbacks(made, 0.0, LONG, runs, seed + 1)

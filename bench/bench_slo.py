@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from alerts.rules import Links
 from alerts.slo.parse import parse
+from alerts.slo.promql import BIRTH, BORN_WITH, KEPT, quote
 from alerts.slo.render import RATIO, REMAINING, groups
 from bench.rig import ROOT, write_result
 from bench.slo.prometheus import ask, backfill, over_time, served, tool, write_series
@@ -108,7 +109,14 @@ def _inlined(own: Any, metric: str) -> str:
     def definition(name: str) -> str:
         return f"({RECORD.sub(lambda found: definition(found[0].partition('{')[0]), by_name[name])})"
 
-    return definition(metric)
+    text = definition(metric)
+    for name in (BORN_WITH, BIRTH):  # of events that births stand in, and of birth events that births' times stand in
+        for rule in rules_of(own):
+            if rule.record == name:
+                recorded = f"{name}{{slo={quote(own.name)},counter={quote(rule.labels['counter'])}}}"
+                text = text.replace(f"last_over_time({recorded}[{KEPT}])", f"({rule.expr})")
+                text = text.replace(recorded, f"({rule.expr})")
+    return text
 
 
 def finite(_: argparse.Namespace) -> dict[str, Any]:
@@ -294,7 +302,7 @@ def _compare(own: Any, theirs: Mapping[str, Any], objective: float, count: int) 
     differing = fired = 0
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        ours = [group.to_dict() for group in groups(own, Links("", ""))[:2]]
+        ours = [group.to_dict() for group in groups(own, Links("", ""))[:-1]]
         for name, found in (("ours.yml", ours), ("theirs.yml", [theirs])):
             (folder / name).write_text(yaml.safe_dump({"groups": found}), encoding="utf-8")
         order = [group["name"] for group in ours] + ["theirs"]

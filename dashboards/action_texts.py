@@ -14,6 +14,7 @@ KINDS: Final = {
     "segwatch.relabel_requested.v1": "Relabelling requested",
     "segwatch.retrain_requested.v1": "Retraining requested",
     "segwatch.rollback_requested.v1": "Rollback requested",
+    "segwatch.promote_requested.v1": "Promotion requested",
     "segwatch.alert.v1": "Alert",
 }
 

@@ -8,6 +8,7 @@ name of dots alone wholly so. Plain names stand as they are.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -51,9 +52,26 @@ def window_path(
     model: str, version: str, start: str, length_s: int, slice_key: str | None = "", **query: object
 ) -> str:
     """``start`` as RFC 3339; ``query``: what else the page is told, None for nothing."""
+    return _window(model, version, start, "", length_s, slice_key, query)
+
+
+def map_path(model: str, version: str, start: str, length_s: int, slice_key: str | None = "", **query: object) -> str:
+    """The window's embedding map; arguments as of `window_path`."""
+    return _window(model, version, start, "/map", length_s, slice_key, query)
+
+
+def _window(
+    model: str,
+    version: str,
+    start: str,
+    part: str,
+    length_s: int,
+    slice_key: str | None,
+    query: Mapping[str, object],
+) -> str:
     told = {"length": length_s, "slice": slice_key or None, **query}
     given = {name: value for name, value in told.items() if value is not None}
-    return f"{model_path(model, version)}/windows/{segment(start)}?{urlencode(given, errors='surrogatepass')}"
+    return f"{model_path(model, version)}/windows/{segment(start)}{part}?{urlencode(given, errors='surrogatepass')}"
 
 
 def sample_path(model: str, version: str, input_id: str) -> str:

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from dashboards.action_pages import action_router
 from dashboards.audit_page import audit_router
 from dashboards.canary_page import canary_page
+from dashboards.map_page import map_router
 from dashboards.model_page import model_router
 from dashboards.page_data import PageData
 from dashboards.pictures import picture_router
@@ -23,6 +24,7 @@ def detail_pages(data: PageData, canaries: CanaryState) -> APIRouter:
     for one in (
         model_router(data),
         window_router(data),
+        map_router(data),
         picture_router(data),
         sample_router(data),
         relabel_pages(data),

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from dashboards import timeline as geometry
 from dashboards.action_texts import asked_of, headline
 from dashboards.addresses import name_in
-from dashboards.judged_records import pooled_iou
 from dashboards.page_data import PageData
 from dashboards.pages import STATES
+from dashboards.pooled_quality import Pooled
 from dashboards.render import missing, page
 from dashboards.timeline import Event, Point, timeline
-from monitor.store.values import JudgedRow, StoredScore
+from monitor.store.values import StoredScore
 from monitor.windows import SECOND_US, parse_time, to_text
 
 WINDOWS: Final = 96
@@ -46,9 +46,11 @@ def model_router(data: PageData) -> APIRouter:
         scores = views.recent(name, of, slice_key, length_us, until_us, WINDOWS)
         if not scores:
             return missing(request, "There is no window before this time.")
-        points = _points(data, name, of, slice_key, scores)
-        events = _events(data, name, of, scores)
-        rows = [_row(point, score) for point, score in zip(points, scores, strict=True)]
+        verdicts: list[dict[str, Any]] = [msgspec.json.decode(score.payload) for score in scores]
+        pooled = data.pooled.of(data.store, scores)
+        points = [_point(*one) for one in zip(scores, verdicts, pooled, strict=True)]
+        events = _events(data, name, of, scores, verdicts)
+        rows = [_row(point, verdict) for point, verdict in zip(points, verdicts, strict=True)]
         return page(
             request,
             "model.html",
@@ -71,19 +73,9 @@ def model_router(data: PageData) -> APIRouter:
     return router
 
 
-def _points(data: PageData, model: str, version: str, slice_key: str, scores: Sequence[StoredScore]) -> list[Point]:
-    rows = data.store.judged(model, version, since_us=scores[0].start_us, until_us=scores[-1].end_us)
-    key, _, value = slice_key.partition("=")
-    if slice_key:
-        rows = [row for row in rows if json.loads(row.slices).get(key) == value]
-    return [_point(score, [row for row in rows if score.start_us <= row.event_time_us < score.end_us])
-            for score in scores]  # fmt: skip
-
-
-def _point(score: StoredScore, rows: Sequence[JudgedRow]) -> Point:
-    verdict = json.loads(score.payload)
+def _point(score: StoredScore, verdict: Mapping[str, Any], pooled: Pooled) -> Point:
     times = [one["js"] / one["threshold"] for one in verdict["scores"] if one["js"] is not None and one["threshold"]]
-    estimate = pooled_iou(rows, score.records) if rows else None
+    estimate = pooled.estimate
     known = estimate is not None and estimate.point is not None
     return Point(
         score.start_us,
@@ -91,15 +83,14 @@ def _point(score: StoredScore, rows: Sequence[JudgedRow]) -> Point:
         max(times, default=None),
         bool(score.alarm),
         score.records,
-        len(rows),
+        pooled.labelled,
         estimate.point if estimate and known else None,
         estimate.lower if estimate and known else None,
         estimate.upper if estimate and known else None,
     )
 
 
-def _row(point: Point, score: StoredScore) -> dict[str, Any]:
-    verdict = json.loads(score.payload)
+def _row(point: Point, verdict: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "start": to_text(point.start_us),
         "end": to_text(point.end_us),
@@ -111,14 +102,16 @@ def _row(point: Point, score: StoredScore) -> dict[str, Any]:
     }
 
 
-def _events(data: PageData, model: str, version: str, scores: Sequence[StoredScore]) -> list[Event]:
+def _events(
+    data: PageData, model: str, version: str, scores: Sequence[StoredScore], verdicts: Sequence[Mapping[str, Any]]
+) -> list[Event]:
     first_us, last_us = scores[0].start_us, scores[-1].end_us
     found = [
         Event(at_us, "release", f"version {name}: first record")
         for name, at_us in data.store.views.first_records(model).items()
     ]
-    for score in scores:
-        early = json.loads(score.payload).get("early")
+    for verdict in verdicts:
+        early = verdict.get("early")
         if early:
             found.append(Event(parse_time(early["at"]), "early", "early alarm: the sequential test"))
     for one in data.store.views.actions(data.settings.current.kafka.actions_topic, MOST_ACTIONS):

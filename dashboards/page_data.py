@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dashboards.pooled_quality import PooledQuality
 from monitor.classes import Classes
 from monitor.drift import Baselines
 from monitor.images import ImageStore, ImageStoreError, name_of
@@ -25,6 +26,7 @@ class PageData:
     settings: LiveSettings
     images: ImageStore
     baselines: Baselines
+    pooled: PooledQuality = field(default_factory=PooledQuality)
 
     @classmethod
     def of(cls, store: Store, settings: LiveSettings, images: ImageStore) -> PageData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, get_args
 from urllib.parse import urlencode
 
@@ -12,10 +12,10 @@ from fastapi.responses import RedirectResponse
 from dashboards.forms import ProvenForm
 from dashboards.page_data import PageData
 from dashboards.render import page
-from monitor.audit import http_user, record
+from monitor.audit import http_user
 from monitor.errors import LeaseRefused
 from monitor.relabel_view import samples
-from monitor.store.relabel import Kind, RelabelItem
+from monitor.store.relabel import Kind
 from monitor.web_gate import person_of
 from monitor.windows import SECOND_US
 
@@ -27,10 +27,8 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 def relabel_pages(data: PageData) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    def note(request: Request, what: str, items: Sequence[RelabelItem]) -> None:
-        if items:
-            who = http_user(request.headers, token=bool(data.settings.current.web.token))
-            record(data.store, who, f"relabel.{what}", items[0].model, {"items": len(items)})
+    def user(request: Request) -> str:
+        return http_user(request.headers, token=bool(data.settings.current.web.token))
 
     @router.get("/relabel")
     def queue(request: Request, kind: str = "", model: str = "", said: str = "") -> Response:
@@ -55,9 +53,8 @@ def relabel_pages(data: PageData) -> APIRouter:
     def claim(form: ProvenForm, request: Request) -> Response:
         kind = next((one for one in KINDS if one == form.get("kind")), None)
         lease_us = round(data.settings.current.relabel.lease_minutes * 60 * SECOND_US)
-        who = _who(request, form)
-        found = data.store.relabel.claim(_count(form), who, lease_us, model=form.get("model") or None, kind=kind)
-        note(request, "claim", found.items)
+        who, model = _who(request, form), form.get("model") or None
+        found = data.store.relabel.claim(_count(form), who, lease_us, model=model, kind=kind, by=user(request))
         inputs = {item.sample for item in found.items}
         return _back(f"{len(inputs)} claimed for {who}" if inputs else "Nothing waits")
 
@@ -73,10 +70,9 @@ def relabel_pages(data: PageData) -> APIRouter:
         queue = data.store.relabel
         act = queue.release if what == "release" else queue.complete
         try:
-            items = act([form.get("input", "")], _who(request, form))
+            act([form.get("input", "")], _who(request, form), by=user(request))
         except LeaseRefused as refused:
             return _back(str(refused))
-        note(request, what, items)
         return _back("Given back" if what == "release" else "Closed")
 
     return router

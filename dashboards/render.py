@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dashboards.addresses import model_path, picture_path, sample_path, window_path
+from dashboards.addresses import map_path, model_path, picture_path, sample_path, window_path
 from monitor.version import __version__
 from monitor.web_gate import person_of
 
@@ -43,10 +43,12 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "minute": minute, "shown": shown, "percent": percent, "words": words}
+    environment.filters |= {"number": number, "minute": minute, "shown": shown, "percent": percent}
+    environment.filters |= {"ratio": ratio, "words": words}
     environment.globals |= {
         "model_path": model_path,
         "window_path": window_path,
+        "map_path": map_path,
         "sample_path": sample_path,
         "picture_path": picture_path,
     }
@@ -69,6 +71,15 @@ def percent(value: float | None) -> str:
     ('7 %', '–')
     """
     return "–" if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def ratio(value: float | None) -> str:
+    """A share of which the last digits count, such as an objective.
+
+    >>> ratio(0.9995), ratio(0.95), ratio(None)
+    ('99.95 %', '95 %', '–')
+    """
+    return "–" if value is None else f"{100 * value:.6g} %"
 
 
 def minute(time: str | None) -> str:

@@ -11,6 +11,7 @@ from dashboards.forms import Form, ProvenForm
 from dashboards.render import style_sheet, templates
 from monitor.version import __version__
 from monitor.web import WebState
+from monitor.web_address import address_of
 from monitor.web_gate import SIGN_IN
 from monitor.web_session import COOKIE
 
@@ -32,12 +33,12 @@ def sign_in_pages(state: WebState) -> APIRouter:
 
     @router.post(SIGN_IN)
     def sign_in(form: Form, request: Request) -> Response:
-        wanted, peer = form.get("next", "/"), request.client.host if request.client else ""
-        if not state.identity.may_try(peer):
+        wanted, address = form.get("next", "/"), address_of(request.scope)
+        if not state.identity.may_try(address):
             return _page(wanted, TOO_MANY, 429)
         done = state.identity.sign_in(form.get("token", "").strip())
         if done is None:
-            state.identity.failed(peer)
+            state.identity.failed(address)
             return _page(wanted, WRONG, 401)
         state.audit(f"http:{done.person.name}", "web.sign_in", "", {"role": done.person.role})
         answer = RedirectResponse(local(wanted), 303)

@@ -1,4 +1,4 @@
-"""``/slo``: quality against its targets, as the store knows it, and where the budgets are."""
+"""``/slo``: error budgets as Prometheus keeps them, and quality against its targets as the store knows it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 
 from dashboards.page_data import PageData
 from dashboards.render import page
+from monitor.budgets import Budgets
 from monitor.windows import to_text
 
 
 def slo_router(data: PageData) -> APIRouter:
     router = APIRouter(include_in_schema=False)
+    kept = Budgets(lambda: data.settings.current.prometheus.url)
 
     @router.get("/slo")
     def budgets(request: Request) -> Response:
@@ -35,7 +37,16 @@ def slo_router(data: PageData) -> APIRouter:
                             "verdict": _verdict(each, target),
                         }
                     )
-        return page(request, "slo.html", rows=rows, prometheus=data.settings.current.prometheus.url)
+        found = kept.read()
+        return page(
+            request,
+            "slo.html",
+            rows=rows,
+            budgets=found.budgets,
+            why=found.why,
+            several=len({one.place.instance for one in found.budgets if one.place.instance}) > 1,
+            prometheus=data.settings.current.prometheus.url,
+        )
 
     return router
 

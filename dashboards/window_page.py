@@ -148,7 +148,7 @@ def _quality(data: PageData, score: StoredScore) -> dict[str, Any] | None:
         version=score.version,
         slice_key=score.slice,
         since_us=score.start_us,
-        until_us=score.end_us,
+        until_us=score.start_us + data.pane_us,  # the start of no other window lies before this
         length_us=score.length_us,
         pane_us=data.pane_us,
         metrics=("iou",),
@@ -162,9 +162,7 @@ def _classes(told: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if told is None:
         return []
     entries = [
-        one
-        for one in told["classes"]
-        if one["metric"] in ("iou", "mean_iou") and one["estimator"] == "spotcheck"
+        one for one in told["classes"] if one["metric"] in ("iou", "mean_iou") and one["estimator"] == "spotcheck"
     ]
     return sorted(entries, key=lambda one: (one["class"] is not None, 2.0 if one["point"] is None else one["point"]))
 

@@ -2,12 +2,11 @@
 
 An alert is a person's rule, so that what it asks for goes out at once; what is known of the model goes with it. Only a
 request to retrain a model, or to roll a version back, that comes within the cooldown of another one is left out: ten
-classes that fail together are ten alerts, and one training.
+classes that fail together are ten alerts, and one training. What is to be labelled is queued with the request.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -15,18 +14,21 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from alerts.actions import REQUESTED, Asked, alert_cause, model_of, of_alert
+from alerts.actions import Asked, alert_cause, of_alert
 from alerts.decisions import cools_until
 from monitor.action_evidence import evidence_of, labels_for, newest_window
+from monitor.alert_samples import AlertSamples, samples_for
 from monitor.audit import record
+from monitor.drift import Baselines
 from monitor.errors import InputError
 from monitor.evaluate import to_message
+from monitor.relabel_choice import SampleChoice
 from monitor.settings import Settings, WebSettings
+from monitor.store.actions import Requested
 from monitor.store.store import Store
 from monitor.tallies import LAST_EVENT_US, RECORDS
-from monitor.windows import SECOND_US, parse_time, to_text
+from monitor.windows import parse_time, to_text
 
-HOUR_US = 3600 * SECOND_US
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
@@ -84,18 +86,17 @@ class AlertActions:
     def __init__(self, store: Store, settings: Callable[[], Settings]) -> None:
         self._store = store
         self._settings = settings
-        self._one = threading.Lock()
+        self._baselines = Baselines(store)
 
     def take(self, group: Group, who: str) -> Outcome:
         """Queue what the firing alerts ask for. All of a group is looked at, whatever is wrong with one alert."""
         outcome = Outcome([], [], [])
-        with self._one:  # of two alerts at the same moment the second has to see the first one's request
-            versions = self._versions()
-            for alert in group.alerts:
-                reason = self._take(alert, group, who, versions, outcome)
-                if reason:
-                    name = alert.labels.get("alertname", "")
-                    outcome.ignored.append({"alert": name, "fingerprint": alert.fingerprint, "reason": reason})
+        versions = self._versions()
+        for alert in group.alerts:
+            reason = self._take(alert, group, who, versions, outcome)
+            if reason:
+                name = alert.labels.get("alertname", "")
+                outcome.ignored.append({"alert": name, "fingerprint": alert.fingerprint, "reason": reason})
         return outcome
 
     def _take(
@@ -118,20 +119,45 @@ class AlertActions:
         if self._store.actions.is_queued(identity):
             outcome.known.append(identity)
             return ""
-        covered = self._cooling(settings, asked, model, version)
-        if covered:
-            return covered
+        cooldown_us = settings.actions.cooldown_us
+        once = None if asked == "relabel" else (asked, cooldown_us)
+        # Looked at here to spare the store the evidence; what counts is the transaction's own look.
+        earlier = None if once is None else self._store.actions.requested(once[0], model, version)
+        now_us = self._store.now_us()
+        if earlier is not None and cools_until(earlier.at_us, cooldown_us, now_us) is not None:
+            return _cooling(earlier, cooldown_us)
         evidence = self._evidence(settings, asked, alert, group, model, version)
+        samples = self._samples(settings, alert, identity, model, version, evidence) if once is None else AlertSamples()
+        if once is None:
+            evidence["samples"] = samples.named
         action = of_alert(asked, identity, model, version, evidence, _page(settings.web, model, version))
-        message = to_message(action, settings.kafka.actions_topic, self._store.now_us())
+        message = to_message(action, settings.kafka.actions_topic, now_us)
         with self._store.transaction() as tx:
-            if tx.request(message, model, retrain=asked == "retrain"):
+            earlier = tx.request(message, model, version, once=once)
+            if earlier is None:
+                tx.queue_samples(samples.rows)
                 detail = {"id": action.id, "version": version, "alert": alert.labels.get("alertname", "")}
                 record(tx, who, f"action.{asked}", model, detail)
-                outcome.new.append(action.id)
-            else:
-                outcome.known.append(action.id)
+        if earlier is not None and earlier.id != action.id:
+            return _cooling(earlier, cooldown_us)
+        (outcome.new if earlier is None else outcome.known).append(action.id)
         return ""
+
+    def _samples(
+        self, settings: Settings, alert: Alert, identity: str, model: str, version: str, evidence: Mapping[str, Any]
+    ) -> AlertSamples:
+        return samples_for(
+            self._store,
+            SampleChoice(self._store, settings, self._store.now_us),
+            self._baselines,
+            model,
+            version,
+            alert=alert.labels.get("alertname", ""),
+            identity=identity,
+            class_name=alert.labels.get("class", ""),
+            slice_key=alert.labels.get("slice", ""),
+            typical=[one["input_id"] for one in evidence["samples"]],
+        )
 
     def _versions(self) -> dict[str, list[str]]:
         """Versions of each known model. First the one in use: of those with a baseline that with the newest records."""
@@ -146,22 +172,6 @@ class AlertActions:
         for model, version in sorted(last, key=lambda key: (key in active, last[key], key[1]), reverse=True):
             found.setdefault(model, []).append(version)
         return found
-
-    def _cooling(self, settings: Settings, asked: Asked, model: str, version: str) -> str:
-        """Why a request must wait; "" where it need not. A rollback is about a version, a retraining about a model."""
-        if asked == "relabel":
-            return ""
-        now_us = self._store.now_us()
-        cooldown_us = round(settings.actions.cooldown_hours * HOUR_US)
-        kind, topic = REQUESTED[asked], settings.kafka.actions_topic
-        for one in self._store.actions.queued(topic, since_us=now_us - cooldown_us, about=f'"type":"{kind}"'):
-            data = msgspec.json.decode(one.message.value or b"{}")
-            about = model_of(data)
-            same = about[0] == model and (asked == "retrain" or about[1] == version)
-            until_us = cools_until(one.message.created_us, cooldown_us, now_us)
-            if same and data.get("type") == kind and until_us is not None:
-                return f"cooling down until {to_text(until_us)}, after {one.message.id}"
-        return ""
 
     def _evidence(
         self, settings: Settings, asked: Asked, alert: Alert, group: Group, model: str, version: str
@@ -189,6 +199,10 @@ class AlertActions:
 
 def _asked(word: str) -> Asked | None:
     return next((one for one in get_args(Asked) if one == word), None)
+
+
+def _cooling(earlier: Requested, cooldown_us: int) -> str:
+    return f"cooling down until {to_text(earlier.at_us + cooldown_us)}, after {earlier.id}"
 
 
 def _page(web: WebSettings, model: str, version: str) -> str:

@@ -7,7 +7,7 @@ change, and of one annotator's annotations of an input the highest version count
 from __future__ import annotations
 
 import logging
-import queue
+import random
 import tempfile
 import threading
 from collections import Counter
@@ -20,6 +20,7 @@ import msgspec
 
 from monitor.annotation_tools.cvat import Cvat
 from monitor.annotation_tools.http import ToolError
+from monitor.delivering import backoff_s
 from monitor.drift import Baselines
 from monitor.errors import InputError, SegwatchError, StoreError
 from monitor.label_import import classes_of, import_labels
@@ -32,16 +33,18 @@ from monitor.live_settings import LiveSettings
 from monitor.records import Limits
 from monitor.records.reasons import shorten
 from monitor.settings import Settings
+from monitor.store.annotation_jobs import Job
 from monitor.store.store import Store
+from monitor.windows import SECOND_US
 
 log = logging.getLogger(__name__)
 
 TAKEN = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 LABEL_STUDIO, CVAT = "webhook:labelstudio", "webhook:cvat"
 """Who sends, in the audit log and as the place that labels come from."""
-ATTEMPTS = 6
-FIRST_PAUSE_S = 2.0
-MAX_WAITING = 1000
+POLL_S, RETRY_S = 1.0, 5.0
+LEASE = 20
+"""A claim of a job lasts so many timeouts of a request; fetching one takes four requests and more, mostly quick."""
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -109,8 +112,8 @@ def _store(store: Store, source: str, drafts: Iterable[Draft], request: Request,
 class CvatPulls:
     """Fetches the annotations of CVAT's jobs, one after the other: its webhook says only that a job has changed.
 
-    A job that waits is not queued twice. What a process does not get to before it ends is fetched by
-    ``segwatch labels pull``.
+    Jobs wait in the store until they are fetched, whoever dies meanwhile; any number of processes may take them. One
+    that is fetched twice changes nothing.
     """
 
     def __init__(
@@ -119,57 +122,63 @@ class CvatPulls:
         settings: LiveSettings,
         *,
         client: Callable[[Settings], Cvat] = lambda settings: Cvat(settings.annotation),
-        first_pause_s: float = FIRST_PAUSE_S,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._store, self._settings, self._client, self._first_pause_s = store, settings, client, first_pause_s
-        self._waiting: queue.Queue[int] = queue.Queue(MAX_WAITING)
-        self._queued: set[int] = set()
-        self._lock = threading.Lock()
+        self._store, self._settings, self._client, self._chance = store, settings, client, chance
+        self._new = threading.Event()
 
-    def add(self, job_id: int) -> bool:
-        """Fetch a job soon. False where too many wait."""
-        with self._lock:
-            if job_id in self._queued:
-                return True
-            try:
-                self._waiting.put_nowait(job_id)
-            except queue.Full:
-                return False
-            self._queued.add(job_id)
-            return True
+    def add(self, job_id: int) -> None:
+        """Fetch a job soon. Raises StoreError where that cannot be noted."""
+        self._store.annotation_jobs.add(job_id)
+        self._new.set()
 
     def run(self, stop: threading.Event) -> None:
         """Fetch until told to stop."""
         while not stop.is_set():
             try:
-                job_id = self._waiting.get(timeout=0.5)
-            except queue.Empty:
+                busy = self.once()
+            except StoreError as error:
+                log.warning("store: %s", error)
+                stop.wait(RETRY_S)
                 continue
-            with self._lock:  # from here on, a further change queues it again
-                self._queued.discard(job_id)
-            self._fetch(job_id, stop)
+            if not busy:
+                self._new.wait(POLL_S)
+                self._new.clear()
 
-    def _fetch(self, job_id: int, stop: threading.Event) -> None:
-        pause_s = self._first_pause_s
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                settings = self._settings.current
-                outcomes = take_cvat(self._store, settings, self._client(settings).job_document(job_id))
-                log.info("CVAT's job %d: %s", job_id, dict(outcomes))
-                return
-            except (ToolError, StoreError) as error:
-                gone = isinstance(error, ToolError) and error.status in (401, 403, 404)
-                if gone or attempt == ATTEMPTS:
-                    log.error("CVAT's job %d is not fetched (segwatch labels pull will): %s", job_id, error)
-                    return
-                log.warning("CVAT's job %d, attempt %d: %s", job_id, attempt, error)
-            except SegwatchError as error:
-                log.error("CVAT's job %d is refused, nothing of it is stored: %s", job_id, shorten(str(error)))
-                return
-            except Exception:
-                # What a server answers may have any shape, and this thread has to outlive it.
-                log.exception("CVAT's job %d is not fetched", job_id)
-                return
-            if stop.wait(pause_s):
-                return
-            pause_s *= 2
+    def once(self) -> bool:
+        """Fetch the job that is due longest; False where there is none."""
+        settings = self._settings.current
+        if settings.annotation.tool != "cvat" or not self._store.writable:
+            return False
+        job = self._store.annotation_jobs.claim(round(LEASE * settings.annotation.timeout_seconds * SECOND_US))
+        if job is None:
+            return False
+        try:
+            outcomes = take_cvat(self._store, settings, self._client(settings).job_document(job.number))
+        except ToolError as error:
+            if error.status == 404:
+                self._refused(job, str(error))
+            else:
+                self._failed(job, str(error))
+        except StoreError:
+            raise  # the store is away: the lease ends, and the job is taken again
+        except SegwatchError as error:
+            self._refused(job, str(error))
+        except Exception as error:
+            # What a server answers may have any shape, and this thread has to outlive it.
+            log.exception("CVAT's job %d", job.number)
+            self._failed(job, type(error).__name__)
+        else:
+            self._store.annotation_jobs.done(job)
+            log.info("CVAT's job %d: %s", job.number, dict(outcomes))
+        return True
+
+    def _failed(self, job: Job, error: str) -> None:
+        wait_s = backoff_s(job.attempt, self._chance())
+        log.warning("CVAT's job %d, attempt %d: %s; again in %.0f s", job.number, job.attempt, error, wait_s)
+        self._store.annotation_jobs.failed(job, error, self._store.now_us() + round(wait_s * SECOND_US))
+
+    def _refused(self, job: Job, error: str) -> None:
+        log.error("CVAT's job %d is refused, nothing of it is stored: %s", job.number, shorten(error))
+        # Without the reason itself, which may name inputs: what is purged would stay in it.
+        self._store.annotation_jobs.refused(job, "refused; the log says why")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from monitor.delivering import deliver
+from monitor.delivering import deliver, note_running, register
 from monitor.errors import SettingsError
 from monitor.evaluate import Evaluator
 from monitor.live_settings import LiveSettings
@@ -91,9 +91,12 @@ def _run_roles(
         workers.start("evaluate", lambda: Evaluator(store, settings).run(workers.stop))
     receivers = load_receivers(settings.actions.receivers_file)
     if role != "web":
-        store.deliveries.register([one.name for one in receivers])
+        register(store, receivers)
+        if settings.actions.receivers_file:  # where only some processes are given one, the others know nothing of it
+            workers.start("receivers", lambda: note_running(store, receivers, workers.stop))
+        most_age_us = settings.actions.deliver_within_us
         for one in receivers:
-            work = partial(deliver, store, one, settings.kafka.actions_topic, workers.stop)
+            work = partial(deliver, store, one, settings.kafka.actions_topic, workers.stop, most_age_us)
             workers.start(f"deliver-{one.name}", work)
         workers.start("relay", lambda: relay(store, lambda: make_sink(settings), workers.stop))
     if role in ("web", "all"):

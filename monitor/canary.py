@@ -14,26 +14,30 @@ from detectors.canary.difference import Difference
 from detectors.canary.sequential import confidence_sequence
 from detectors.canary.units import ClassUnits
 from detectors.canary.verdict import Rule, Verdict, decide, gather
-from monitor.canary_agreement import agreement, chosen_inputs, unknown_names
+from monitor.canary_agreement import agreement, unknown_names
 from monitor.canary_classes import Ontology, ontology_of
 from monitor.canary_operations import operations
 from monitor.canary_pairs import MEAN, OVERALL, LabelledVersions, labelled_versions
+from monitor.canary_sample import chosen_inputs
 from monitor.classes import Classes
 from monitor.drift import Baselines
 from monitor.errors import InputError
 from monitor.records import Limits
 from monitor.settings import CanarySettings, Settings
 from monitor.store.baselines import newest_by_model
-from monitor.store.canary import SharedInput
+from monitor.store.canary import Seen
 from monitor.store.store import Store
 from monitor.tallies import TallyKey
-from monitor.windows import to_text
+from monitor.windows import DAY_US, SECOND_US, to_text
 
 MOST_WORST = 20
 MOST_LOG = 690.0
 """Evidence beyond e^690 is shown as that: JSON knows no infinity."""
 MORE_FAILURES = 0.002
 """Share of records: where a canary surely fails more often than by this, it is not promoted."""
+LABELS_A_PAIR = 5
+"""So many times ``canary.most_pairs`` labelled records of each version are judged, those that were labelled first: by
+then a verdict has long been reached, and the work stays bounded however long a canary is watched."""
 SCORES = {"promote": 1, "continue": 0, "roll back": -1}
 
 
@@ -64,7 +68,8 @@ def compare(
 ) -> dict[str, Any]:
     """The comparison, ready for JSON; documented in docs/canary.md.
 
-    ``masks`` off leaves out how far the versions agree without labels, which takes longest.
+    ``masks`` off leaves out how far the versions agree without labels, and how many inputs both have seen: what that
+    takes grows with the traffic.
 
     Raises InputError for a model or version that was never seen, and for classes that differ.
     """
@@ -75,40 +80,41 @@ def compare(
             raise InputError(f"model {asked.model!r} version {version!r}: no records")
     if asked.stable == asked.canary:
         raise InputError(f"version {asked.stable!r} is compared with itself")
-    shared = store.canaries.shared(asked.model, asked.versions, asked.since_us, asked.until_us)
-    shared = [one for one in shared if _in_slice(one, asked.slice_key)]
-    looked_at = [one.input_id for one in chosen_inputs(shared)]
-    unknown = unknown_names(store, asked.model, asked.versions, stable, looked_at)
+    seen = _seen(store, asked)
+    keep_us = round(settings.quality.keep_masks_days * DAY_US)
+    chosen = chosen_inputs(store, seen, settings.windows.pane_seconds * SECOND_US, keep_us)
+    unknown = unknown_names(store, asked.model, asked.versions, stable, [one.input_id for one in chosen])
     ontology = ontology_of(stable, canary, asked.renamed, unknown - set(canary.names))
     limits = Limits.from_settings(settings)
-    labelled = labelled_versions(
-        store,
-        ontology,
-        limits,
-        model=asked.model,
-        versions=asked.versions,
-        since_us=asked.since_us,
-        until_us=asked.until_us,
-        slice_key=asked.slice_key,
-    )
-    agreed = agreement(store, ontology, limits.max_pixels, asked.model, asked.versions, shared) if masks else None
+    labelled = labelled_versions(store, ontology, limits, seen, LABELS_A_PAIR * settings.canary.most_pairs)
+    shared, agreed = None, None
+    if masks:
+        shared = store.canaries.count_shared(seen)
+        agreed = {
+            "shared_inputs": shared,
+            **agreement(store, ontology, limits.max_pixels, asked.model, asked.versions, chosen),
+        }
     shown = _told(asked, settings, ontology, labelled, shared, agreed, tallies)
-    return {**shown, "request": _request(store, asked)}
+    return {**shown, **_requests(store, asked)}
 
 
-def _request(store: Store, asked: Asked) -> dict[str, Any] | None:
-    """When the leader requested this canary's rollback, and how long that took."""
+def _seen(store: Store, asked: Asked) -> Seen:
+    """Which records: from the canary's first on, where nobody says since when."""
+    since_us = asked.since_us
+    if since_us is None:
+        starts = [one.first_start_us for one in store.pane_extent(asked.model) if one.version == asked.canary]
+        since_us = min(starts, default=None)
+    return Seen(asked.model, asked.versions, since_us, asked.until_us, asked.slice_key)
+
+
+def _requests(store: Store, asked: Asked) -> dict[str, Any]:
+    """When the leader requested this canary's rollback or promotion, and how long that took."""
+    names = ("request", "promotion")
     for one in store.canaries.verdicts():
-        if (one.model, one.stable, one.canary) == (asked.model, *asked.versions) and one.requested_at_us is not None:
-            found: dict[str, Any] | None = msgspec.json.decode(one.payload).get("request")
-            return found
-    return None
-
-
-def _in_slice(one: SharedInput, slice_key: str) -> bool:
-    key, _, value = slice_key.partition("=")
-    slices: dict[str, str] = msgspec.json.decode(one.slices)
-    return not slice_key or slices.get(key) == value
+        if (one.model, one.stable, one.canary) == (asked.model, *asked.versions):
+            payload = msgspec.json.decode(one.payload)
+            return {name: payload.get(name) for name in names}
+    return dict.fromkeys(names)
 
 
 def _classes(store: Store, asked: Asked, baselines: Baselines) -> tuple[Classes, Classes]:
@@ -128,7 +134,7 @@ def _told(
     settings: Settings,
     ontology: Ontology,
     labelled: LabelledVersions,
-    shared: Sequence[SharedInput],
+    shared: int | None,
     agreed: dict[str, Any] | None,
     tallies: Mapping[TallyKey, int],
 ) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def _told(
         "pairs": pairs,
         "labels": counts,
         "sequences": sequences,
-        "shared_inputs": len(shared),
+        "shared_inputs": shared,
         "method": ("paired" if paired else "unpaired") if units is not None else None,
         "classes": entries,
         "sequential": sequential,
@@ -284,6 +290,9 @@ def _notes(labelled: LabelledVersions, paired: bool, asked: Asked, critical: fro
         notes.append(
             "unpaired: the versions have seen different inputs; that is fair only where traffic is split at random"
         )
+    cut = [f"{used} of {total}" for used, total in labelled.counted if used < total]
+    if cut:
+        notes.append(f"only the labelled records whose labels were made first: {' and '.join(cut)}")
     assumed = labelled.stable.assumed + labelled.canary.assumed
     if assumed:
         notes.append(f"{assumed} labels of unknown probability count as drawn at random")

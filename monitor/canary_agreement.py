@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +22,6 @@ from monitor.records import Label, LabelInstance, decode_semantic
 from monitor.store.canary import SharedInput
 from monitor.store.store import Store
 
-MOST_COMPARED = 300
-"""Inputs whose masks are compared: chosen by a hash of their ids, so that the figure is the same whoever asks."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
@@ -35,12 +31,6 @@ class _Sums:
     either: NDArray[np.float64]
     matched: NDArray[np.float64]
     instances: NDArray[np.float64]
-
-
-def chosen_inputs(shared: Sequence[SharedInput]) -> list[SharedInput]:
-    """At most `MOST_COMPARED` of them, the same ones for the same inputs."""
-    ranked = sorted(shared, key=lambda one: hashlib.sha256(one.input_id.encode()).digest())
-    return sorted(ranked[:MOST_COMPARED], key=lambda one: (one.event_time_us, one.input_id))
 
 
 def unknown_names(
@@ -60,13 +50,12 @@ def agreement(
     max_pixels: int,
     model: str,
     versions: tuple[str, str],
-    shared: Sequence[SharedInput],
+    chosen: Sequence[SharedInput],
 ) -> dict[str, Any]:
-    """Of the inputs of both: per class the IoU between the two predictions, and how many instances match.
+    """Of inputs of both: per class the IoU between the two predictions, and how many instances match.
 
     Intervals are for the process that makes the records, with sequences as clusters.
     """
-    chosen = chosen_inputs(shared)
     inputs = [one.input_id for one in chosen]
     first, second = (store.canaries.masks(model, version, inputs) for version in versions)
     sums: list[_Sums] = []
@@ -85,7 +74,7 @@ def agreement(
             rows.append(one)
         except (BadRecord, ValueError):
             continue  # of another size or kind: nothing to compare
-    return {"shared_inputs": len(shared), "compared": len(rows), "classes": _classes(ontology.classes, sums, rows)}
+    return {"compared": len(rows), "classes": _classes(ontology.classes, sums, rows)}
 
 
 def _classes(classes: Classes, sums: Sequence[_Sums], rows: Sequence[SharedInput]) -> list[dict[str, Any]]:

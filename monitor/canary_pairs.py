@@ -18,9 +18,11 @@ from monitor.judgements import JudgedLabel, from_payload, to_payload
 from monitor.judging import judge
 from monitor.kept_masks import KeptMasks, kept
 from monitor.label_rows import raw_of
-from monitor.quality_evidence import Evidence, Sums, evidence_of, in_slice
+from monitor.quality_evidence import Evidence, Sums, evidence_of
 from monitor.quality_window import UNBOUNDED
 from monitor.records import Label, Limits, decode
+from monitor.store import bulk
+from monitor.store.canary import Seen
 from monitor.store.store import Store
 from monitor.store.values import JudgedRow, LabelRow
 
@@ -33,6 +35,8 @@ MEAN = "mean_iou"
 OVERALL = frozenset({"pixel_accuracy"})
 """Metrics over all classes at once."""
 LEAST_PAIRS = 2
+ROWS_AT_ONCE = 200
+"""Records whose masks and labels are in memory together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +76,8 @@ class LabelledVersions:
     canary: Evidence
     times_us: Mapping[str, int]
     """Event times by input, of the canary's records."""
+    counted: tuple[tuple[int, int], tuple[int, int]]
+    """Labelled records of the stable version and the canary: how many are here, and how many there are."""
 
     @property
     def pairs(self) -> int:
@@ -164,40 +170,39 @@ def _by_sequence(one: Columns) -> VersionSums:
     return by_sequence(one.numerator, one.denominator, one.weights, one.clusters)
 
 
-def labelled_versions(
-    store: Store,
-    ontology: Ontology,
-    limits: Limits,
-    *,
-    model: str,
-    versions: tuple[str, str],
-    since_us: int | None,
-    until_us: int | None,
-    slice_key: str = "",
-) -> LabelledVersions:
-    """What labels say of both versions' records of [since, until)."""
-    names = ontology.classes.names
-    found = []
+def labelled_versions(store: Store, ontology: Ontology, limits: Limits, seen: Seen, most: int) -> LabelledVersions:
+    """What labels say of both versions' records; at most ``most`` of each, and of the stable version's the other halves
+    of the canary's."""
+    found: list[Evidence] = []
+    counted: list[tuple[int, int]] = []
     times: dict[str, int] = {}
-    for version in versions:
-        rows = store.judged(model, version, since_us=since_us, until_us=until_us)
-        rows = [row for row in rows if in_slice(row, slice_key)]
-        rows = sorted(rows, key=lambda row: (row.label_time_us, row.event_time_us, row.input_id))
+    for version, rows, total in zip(seen.versions, *store.canaries.labelled(seen, most), strict=True):
+        counted.append((len(rows), total))
+        counts = store.pane_counts(
+            seen.model, version, slice=seen.slice_key, since_us=seen.since_us, until_us=seen.until_us
+        )
+        records = max(sum(count for *_, count in counts), total)
         if ontology.changed:
-            rows = _judged_again(store, rows, ontology, limits, version, canary=version == versions[1])
-        counts = store.pane_counts(model, version, slice=slice_key, since_us=since_us, until_us=until_us)
-        records = max(sum(count for *_, count in counts), len(rows))
-        found.append(evidence_of(rows, records, METRICS))
+            rows = _judged_again(store, rows, ontology, limits, version, canary=version == seen.versions[1])
+        # Of the records, the share that the labels which were read stand for.
+        found.append(evidence_of(rows, round(records * counted[-1][0] / total) if total else records, METRICS))
         times |= {row.input_id: row.event_time_us for row in rows}
-    return LabelledVersions(names, found[0], found[1], times)
+    return LabelledVersions(ontology.classes.names, found[0], found[1], times, (counted[0], counted[1]))
 
 
 def _judged_again(
     store: Store, rows: Sequence[JudgedRow], ontology: Ontology, limits: Limits, version: str, *, canary: bool
 ) -> list[JudgedRow]:
     """The same records judged under the classes that both versions are compared by."""
-    if not rows:
-        return []
+    again: list[JudgedRow] = []
+    for some in bulk.portions(rows, ROWS_AT_ONCE):
+        again += _portion_again(store, some, ontology, limits, version, canary=canary)
+    return again
+
+
+def _portion_again(
+    store: Store, rows: Sequence[JudgedRow], ontology: Ontology, limits: Limits, version: str, *, canary: bool
+) -> list[JudgedRow]:
     inputs = [row.input_id for row in rows]
     masks = store.canaries.masks(rows[0].model, version, inputs)
     labels = store.labels_of(inputs)

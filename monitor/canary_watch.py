@@ -1,4 +1,4 @@
-"""Judges watched canaries as their labels come, and requests a rollback where the sequential test says so."""
+"""Judges watched canaries as their labels come, and requests what the sequential test says: a rollback, a promotion."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from alerts.actions import Action
+from alerts.promotion import promote_requested
 from alerts.rollback import rollback_requested
 from monitor.canary import Asked, compare
 from monitor.drift import Baselines
@@ -95,16 +96,26 @@ class CanaryWatch:
             shown = refused(asked, str(error))
         now_us = self._wall_us()
         messages: list[OutboxMessage] = []
-        if shown["rollback"] and requested_us is None:
+        cooldown_us = self._settings.actions.cooldown_us
+        # Somebody else, an alert say, may have asked for the same; not noted, so that it is asked for after that.
+        covered = self._store.actions.is_cooling("rollback", asked.model, asked.canary, now_us, cooldown_us)
+        if shown["rollback"] and requested_us is None and not covered:
             requested_us = now_us
             shown["request"] = request_of(shown, now_us)
             messages.append(self._publish(rollback_requested(shown, self._page(asked))))
             log.warning("canary %s %s: rollback requested: %s", asked.model, asked.canary, "; ".join(shown["reasons"]))
         elif before is not None and requested_us is not None:
             shown["request"] = msgspec.json.decode(before.payload).get("request")
+        promotion = None if before is None else msgspec.json.decode(before.payload).get("promotion")
+        if shown["promote"] and requested_us is None and promotion is None:
+            promotion = shown["promotion"] = promotion_of(shown, now_us)
+            messages.append(self._publish(promote_requested(shown, self._page(asked))))
+            log.warning("canary %s %s: promotion requested: %s", asked.model, asked.canary, "; ".join(shown["reasons"]))
+        shown["promotion"] = promotion
         # Without the inputs that it names: of a purged one nothing may stay, and whoever asks anew gets them.
         kept = {name: value for name, value in shown.items() if name != "worst"}
-        leader.record_canary(StoredCanary(*key, now_us, requested_us, msgspec.json.encode(kept)), messages)
+        row = StoredCanary(*key, now_us, requested_us, msgspec.json.encode(kept))
+        leader.record_canary(row, messages, cooldown_us=cooldown_us)
 
     def _page(self, asked: Asked) -> str:
         query = {"model": asked.model, "stable": asked.stable, "canary": asked.canary}
@@ -137,6 +148,14 @@ def request_of(shown: dict[str, Any], now_us: int) -> dict[str, Any]:
         told[f"{name}_at"] = at
         told[f"seconds_from_{name}"] = round((now_us - parse_time(at)) / 1e6, 3)
     return told
+
+
+def promotion_of(shown: dict[str, Any], now_us: int) -> dict[str, Any]:
+    """When the promotion was requested, by how many pairs, and how long it took from the first of them."""
+    first_at = shown["sequential"]["first_at"]
+    seconds = round((now_us - parse_time(first_at)) / 1e6, 3)
+    told = {"requested_at": to_text(now_us), "pairs": shown["pairs"], "first_pair_at": first_at}
+    return {**told, "seconds_from_first_pair": seconds}
 
 
 def newest_versions(extents: Iterable[PaneExtent], activated_us: dict[tuple[str, str], int]) -> list[Watched]:

@@ -22,7 +22,7 @@ from monitor.store.actions import RetrainRow
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import OutboxMessage, StoredScore
-from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US, to_text
+from monitor.windows import DAY_US, END_OF_TIME_US, to_text
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Retraining:
             round(actions.retrain_every_days * DAY_US),
             actions.retrain_after_labels,
             actions.retrain_min_labels,
-            round(actions.cooldown_hours * 3600 * SECOND_US),
+            actions.cooldown_us,
         )
 
     def step(self, leader: Leader, watermark_us: int, changed: Collection[tuple[str, str]]) -> int:
@@ -108,8 +108,11 @@ class Retraining:
         if decision.state == "request":
             action = self._request(model, version, decision, facts, newest)
             shown["id"] = action.id
-            leader.record_retrain(RetrainRow(model, now_us, now_us, msgspec.json.encode(shown)), self._publish(action))
+            row = RetrainRow(model, now_us, now_us, msgspec.json.encode(shown))
             self._labels.pop(model, None)
+            if not leader.record_retrain(row, self._publish(action), cooldown_us=self._rules.cooldown_us):
+                log.info("model %s: somebody else has just requested its retraining", model)
+                return 0
             log.warning("model %s: retraining requested: %s", model, "; ".join(one.text for one in decision.reasons))
             return 1
         payload = msgspec.json.encode(shown)

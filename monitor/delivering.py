@@ -25,10 +25,10 @@ from monitor.windows import SECOND_US
 
 log = logging.getLogger(__name__)
 
-POLL_S, RETRY_S = 1.0, 5.0
+POLL_S, RETRY_S, NOTE_S = 1.0, 5.0, 60.0
 FIRST_S, LONGEST_S = 5.0, 3600.0
-REQUESTS = 12
-"""Most requests that one delivery takes; the lease of a claim lasts longer than all of their timeouts."""
+REQUESTS = 16
+"""Most requests that one delivery takes (MLflow's); the lease of a claim lasts longer than all of their timeouts."""
 
 
 class Deliverer:
@@ -40,12 +40,14 @@ class Deliverer:
         settings: ReceiverSettings,
         topic: str,
         *,
+        most_age_us: int | None = None,
         make: Callable[[ReceiverSettings], Receiver] = make_receiver,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._settings = settings
         self._topic = topic
+        self._most_age_us = most_age_us
         self._chance = chance
         self._receiver = make(settings)
         self._lease_us = round((REQUESTS * settings.timeout_seconds + 10) * SECOND_US)
@@ -53,6 +55,7 @@ class Deliverer:
     def once(self) -> Literal["delivered", "failed", "nothing"]:
         """Deliver the next action that is due."""
         self._store.deliveries.spread(self._settings.name, self._topic, self._wants)
+        self._give_up_old()
         claimed = self._store.deliveries.claim(self._settings.name, self._lease_us)
         if claimed is None:
             return "nothing"
@@ -72,6 +75,13 @@ class Deliverer:
 
     def close(self) -> None:
         self._receiver.close()
+
+    def _give_up_old(self) -> None:
+        if self._most_age_us is None:
+            return
+        before_us = self._store.now_us() - self._most_age_us
+        for identity in self._store.deliveries.give_up_old(self._settings.name, before_us):
+            log.error("receiver %s: %s is given up: too old to be delivered", self._settings.name, identity)
 
     def _wants(self, message: OutboxMessage) -> bool:
         if message.value is None:
@@ -115,9 +125,30 @@ def backoff_s(attempt: int, chance: float) -> float:
     return min(FIRST_S * 2.0 ** min(attempt - 1, 20), LONGEST_S) * (0.5 + chance / 2)
 
 
-def deliver(store: Store, settings: ReceiverSettings, topic: str, stop: threading.Event) -> None:
+def register(store: Store, receivers: Sequence[ReceiverSettings]) -> None:
+    """Make receivers known to the store; says what those that come back do not get."""
+    for name, skipped in store.deliveries.register([one.name for one in receivers]).items():
+        log.warning("receiver %s is back: it gets what is asked from now on; %d waiting actions skipped", name, skipped)
+
+
+def note_running(store: Store, receivers: Sequence[ReceiverSettings], stop: threading.Event) -> None:
+    """Say every minute, until ``stop`` is set, which receivers this process has."""
+    names = [one.name for one in receivers]
+    while not stop.is_set():
+        try:
+            store.deliveries.note_running(names)
+        except StoreError as error:
+            if not error.retriable:
+                raise
+            log.warning("store: %s", error)
+        stop.wait(NOTE_S)
+
+
+def deliver(
+    store: Store, settings: ReceiverSettings, topic: str, stop: threading.Event, most_age_us: int | None = None
+) -> None:
     """Deliver to one receiver until ``stop`` is set; a database that is away is waited for."""
-    deliverer = Deliverer(store, settings, topic)
+    deliverer = Deliverer(store, settings, topic, most_age_us=most_age_us)
     try:
         while not stop.is_set():
             try:
@@ -132,10 +163,12 @@ def deliver(store: Store, settings: ReceiverSettings, topic: str, stop: threadin
         deliverer.close()
 
 
-def deliver_waiting(store: Store, receivers: Sequence[ReceiverSettings], topic: str) -> None:
+def deliver_waiting(
+    store: Store, receivers: Sequence[ReceiverSettings], topic: str, most_age_us: int | None = None
+) -> None:
     """What waits, up to the first failure, for a command that ends; the rest is for ``segwatch run``."""
     for settings in receivers:
-        deliverer = Deliverer(store, settings, topic)
+        deliverer = Deliverer(store, settings, topic, most_age_us=most_age_us)
         try:
             while deliverer.once() == "delivered":
                 pass

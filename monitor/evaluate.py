@@ -272,9 +272,7 @@ class Evaluator:
         )
         messages = self._actions(scored)
         asked = self._relabel.of_window(scored) if messages else Requested()
-        if asked.action is not None:
-            messages = [*messages, self._publish(asked.action)]
-        revision = leader.record_score(due, row, messages, asked.rows)
+        revision = leader.record_score(due, row, messages, asked.rows, asked.message)
         if revision is not None and self._on_score is not None:
             self._on_score(scored)
 

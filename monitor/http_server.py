@@ -64,6 +64,8 @@ def serve(app: ASGIApp, host: str, port: int, tls: tuple[str, str] | None = None
         access_log=False,  # one line for each scrape says nothing
         server_header=False,
         date_header=True,
+        # uvicorn would believe any program on this machine whose request it is; monitor/web_address.py asks who may.
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_S,
         limit_concurrency=256,
         ssl_certfile=certificate,

@@ -197,6 +197,7 @@ class _Batch:
                 self._now_us,
                 0 if before is None else before.revision + 1,
                 to_payload(final),
+                self._now_us if draft.settled else None,
             )
         )
 

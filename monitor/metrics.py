@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from detectors.harm import Harm
-from monitor import canary_series, quality_series, service_series, tallies
+from monitor import canary_series, quality_series, relabel_series, service_series, tallies
 from monitor.canary_series import CanaryReading
 from monitor.exposition import Distribution, Family, Series
 from monitor.quality_series import IouReading
 from monitor.records.reasons import REASONS
 from monitor.service_series import ServiceFacts
+from monitor.store.relabel_backlog import NOTHING, Backlog
 from monitor.store.values import EarlyReading
 from monitor.tallies import TallyKey
 from monitor.version import __version__
@@ -57,6 +58,9 @@ LAG_SECONDS = Family(
     "Age of the moment up to which a partition has been read: its end when that was reached, else its latest event.",
     ("topic", "partition"),
     "seconds",
+)
+OFFSET = Family(
+    "segwatch_consumer_offset", "gauge", "Offset up to which a partition's records are counted.", ("topic", "partition")
 )
 DEAD_LETTERS = Family(
     "segwatch_dead_letter_records", "counter", "Records that could not be counted, by the reason.", ("reason",)
@@ -172,6 +176,7 @@ FAMILIES: Final = (
     OMITTED_SLICES,
     LAG_RECORDS,
     LAG_SECONDS,
+    OFFSET,
     DEAD_LETTERS,
     DROPPED,
     FALLBACKS,
@@ -195,6 +200,7 @@ FAMILIES: Final = (
     LAST_EARLY_ALARM,
     CONFIDENCE,
     *service_series.FAMILIES,
+    *relabel_series.FAMILIES,
     *quality_series.SERVICE,
     *quality_series.QUALITY,
     *canary_series.FAMILIES,
@@ -236,6 +242,7 @@ class PartitionLag:
     number: int
     records: int
     seconds: float | None
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +274,8 @@ class Totals:
     """By (model, version): pooled IoU by class and estimator."""
     service: ServiceFacts = field(default_factory=ServiceFacts)
     canaries: Sequence[CanaryReading] = ()
+    relabel: Mapping[str, Backlog] = field(default_factory=dict)
+    """By model: what waits for a label."""
 
 
 class _Budget:
@@ -379,6 +388,7 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
         budget.add(LAG_RECORDS, labels, lag.records)
         if lag.seconds is not None:
             budget.add(LAG_SECONDS, labels, lag.seconds)
+        budget.add(OFFSET, labels, lag.offset)
     for family, series, expected in (
         (DEAD_LETTERS, tallies.DEAD_LETTER, REASONS),
         (DROPPED, tallies.DROPPED, tallies.DROPPED_REASONS),
@@ -399,6 +409,8 @@ def _add_service(budget: _Budget, totals: Totals, unknown: _Numbers, omitted_ver
     for model, count in sorted(omitted_versions.items()):
         budget.add(OMITTED_VERSIONS, (model,), count)
         budget.add(OMITTED_SLICES, (model,), omitted_slices[model])
+        for line in relabel_series.lines(model, totals.relabel.get(model, NOTHING), totals.taken_us):
+            budget.add(*line)
 
 
 def _add_model(budget: _Budget, model: str, version: str, numbers: _Numbers, totals: Totals) -> None:

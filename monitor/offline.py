@@ -15,7 +15,7 @@ from monitor.baseline import FORMAT_VERSION, Baseline
 from monitor.baseline_book import Embedders
 from monitor.baseline_build import BuildCounts, build_baseline
 from monitor.classes import Classes
-from monitor.delivering import deliver_waiting
+from monitor.delivering import deliver_waiting, register
 from monitor.drift import ScoredWindow
 from monitor.errors import BadRecord, InputError, SettingsError
 from monitor.evaluate import Evaluator
@@ -65,7 +65,7 @@ def replay(
         if not opened.active_baselines():
             raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
         receivers = load_receivers(settings.actions.receivers_file)
-        opened.deliveries.register([one.name for one in receivers])
+        register(opened, receivers)
         ingest = Ingest(opened, settings, embedders or Embedders(settings), on_bad=on_bad, slice_key=slice_key)
         source = FileSource([*files, *labels], settings.kafka.max_message_bytes)
         try:
@@ -81,7 +81,7 @@ def replay(
         with closing(make_sink(settings)) as sink:
             while relay_once(opened, sink):
                 pass
-        deliver_waiting(opened, receivers, settings.kafka.actions_topic)
+        deliver_waiting(opened, receivers, settings.kafka.actions_topic, settings.actions.deliver_within_us)
         return ingest.counts, scored
     finally:
         if own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monitor.actions_view import open_text
@@ -176,6 +176,7 @@ def status_text(status: dict[str, Any]) -> str:
             text = f"  {one['metric']} of {one['class'] or 'all classes'} by {one['estimator']}:"
             between = f"{number(one['lower'], 3)} to {number(one['upper'], 3)}"
             lines.append(f"{text} {number(one['point'], 3)} ({between}, {one['labels']} labels)")
+        lines += [f"  {_budget_text(one)}" for one in model["budgets"]]
         lines += [f"  action: {open_text(one)}" for one in model["open_actions"]]
     for outcome, count in sorted(status["unattributed"].items()):
         lines.append(f"of no known model: {count} {outcome}")
@@ -184,5 +185,19 @@ def status_text(status: dict[str, Any]) -> str:
             f"{partition['topic']}[{partition['partition']}] offset {partition['offset']},"
             f" {partition['lag_records']} behind, seen {partition['seen_seconds_ago']} s ago"
         )
+    lines += [_budget_text(one) for one in status["budgets"]]
+    if status["budgets_unknown"]:
+        lines.append(f"error budgets: unknown, {status['budgets_unknown']}")
     lines.append(f"outbox: {status['outbox_pending']} waiting")
+    lines += [
+        f"relabel queue of {queue['model']}: {queue['open']} open, {queue['claimed']} claimed, the oldest since"
+        f" {queue['oldest']}"
+        for queue in status["relabel"]
+    ]
     return "\n".join(map(printable, lines))
+
+
+def _budget_text(one: Mapping[str, Any]) -> str:
+    left = "unknown" if one["left"] is None else f"{one['left']:.1%} left"
+    burning = "".join(f", {number(rate, 2)}x over {window}" for window, rate in one["burn_rates"].items())
+    return f"budget of SLO {one['slo']}, {one['class'] or 'all'}, {one['period'] or 'no period'}: {left}{burning}"

@@ -10,7 +10,7 @@ from monitor.classes import Classes
 from monitor.drift import Baselines
 from monitor.records import Limits
 from monitor.settings import Settings
-from monitor.store.relabel import Pair
+from monitor.store.candidates import Pair
 from monitor.store.store import Store
 from monitor.version_disagreement import differing
 from monitor.windows import DAY_US
@@ -72,8 +72,8 @@ def between_versions(store: Store, settings: Settings, baselines: Baselines, mod
     classes = _newest_classes(store, baselines, model)
     if classes is None:
         return []
-    pairs = store.relabel.pairs(model, end_us - DAY_US, end_us, MOST_PAIRS)
-    taken = store.relabel.taken(model, [pair.input_id for pair in pairs])
+    pairs = store.candidates.pairs(model, end_us - DAY_US, end_us, MOST_PAIRS)
+    taken = store.candidates.taken(model, [pair.input_id for pair in pairs])
     by_versions: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair.input_id not in taken:
@@ -110,5 +110,5 @@ def _versions_of(store: Store, model: str, inputs: list[str]) -> dict[str, tuple
     """Version and event time of each input's record; of several versions the last in their order."""
     found: dict[str, tuple[str, int]] = {}
     for version in sorted({one.version for one in store.pane_extent(model)}):
-        found |= {name: (version, at_us) for name, at_us in store.relabel.times_of(model, version, inputs).items()}
+        found |= {name: (version, at_us) for name, at_us in store.candidates.times_of(model, version, inputs).items()}
     return found

@@ -1,8 +1,9 @@
 """Fills the relabel queue on suspicion: the leader's work. Spot checks come by themselves, as they are chosen.
 
 A shift queues the samples most typical of it, in the transaction that stores the verdict. What the other causes ask for
-is found again from what is stored, so that a leader that is cut off anywhere leaves nothing out; and since a cause
-queues a sample only once, nothing comes twice. Each kind has its share of a budget per model and day (of the clock).
+(early alarms, quality, disagreement, active learning; alerts ask in `monitor.alert_samples`) is found again from what
+is stored, so that a leader that is cut off anywhere leaves nothing out; and since a cause queues a sample only once,
+nothing comes twice. Each kind has its share of a budget per model and day (of the clock).
 
 None of these choices is left to chance, so that none has a probability: labels of what they queue stay out of the
 estimates of quality, which they would make look worse than it is.
@@ -10,28 +11,27 @@ estimates of quality, which they would make look worse than it is.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from alerts.actions import Action, relabel_for_drift, relabel_for_quality
-from detectors.active_learning import choose_greedily, points, wishes
 from monitor.class_need import ClassNeed, needs_in, wish_text
 from monitor.classes import Classes
-from monitor.drift import Baselines, ScoredWindow
-from monitor.kept_masks import found_classes
+from monitor.drift import Baselines, ScoredWindow, score_panes
+from monitor.early import ENOUGH_RECORDS
+from monitor.relabel_choice import SampleChoice, manifest
 from monitor.relabel_disagreement import Wanted, between_annotators, between_versions
 from monitor.settings import Settings
 from monitor.store.leader import Leader
-from monitor.store.relabel import PRIORITY, SPAN, Candidate, Kind, RelabelRow
+from monitor.store.relabel import RelabelRow
 from monitor.store.store import Store
-from monitor.store.values import OutboxMessage, StoredQuality
-from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US, to_text
+from monitor.store.values import EarlyReading, OutboxMessage, StoredPane, StoredQuality
+from monitor.windows import DAY_US, END_OF_TIME_US, SECOND_US, Window, to_text
 
-MOST_CANDIDATES = 1000
-"""Records among which one choice is made, the newest; their masks are decoded."""
+EARLY_ALPHA = 0.05
+"""At which the last records before an early alarm are looked at for what is typical of it: the alarm stands already."""
 SHARE = 20
 """Looking for disagreement takes at most 1 / 20 of the time."""
 MOST_NAMED = 3
@@ -42,10 +42,10 @@ PageOf = Callable[[str, str, str], str]
 
 
 class Requested(NamedTuple):
-    """What a verdict asks for."""
+    """What a verdict asks for; ``message`` names what was newly queued of ``rows``, by the verdict's revision."""
 
     rows: Sequence[RelabelRow] = ()
-    action: Action | None = None
+    message: Callable[[Sequence[RelabelRow], int], OutboxMessage] | None = None
 
 
 class RelabelFill:
@@ -64,28 +64,27 @@ class RelabelFill:
         self._store = store
         self._settings = settings
         self._baselines = baselines
-        self._wall_us = wall_us
+        self._choice = SampleChoice(store, settings, wall_us)
         self._publish = publish
         self._page = page
         self._clock = clock
         self._step_us = settings.windows.lengths_seconds[0] * SECOND_US
         self._ends: dict[str, int] = {}
         self._estimated: dict[tuple[str, str], int] = {}
+        self._alarmed: dict[tuple[str, str, str], int] = {}
+        """By model, version and baseline: the early alarm that was looked at last."""
         self._touched: set[str] | None = None
         """Models whose labels have changed; None: all, since nobody knows what a leader before this one has seen."""
         self._next_at = float("-inf")
 
     def of_window(self, scored: ScoredWindow) -> Requested:
         """What is typical of a window that has drifted."""
-        left = self._left(scored.model, "drift")
+        left = self._choice.left(scored.model, "drift")
         if not left:
             return Requested()
         wanted = self._of_slice(scored, left) if scored.slice else self._typical(scored)
-        rows = self._rows("drift", scored.model, scored.version, f"drift: {_window_text(scored)}", wanted[:left])
-        if not rows:
-            return Requested()
-        page = self._page(scored.model, scored.version, to_text(scored.window.start_us))
-        return Requested(rows, relabel_for_drift(scored.to_json(), _manifest(rows), page))
+        rows = self._choice.rows("drift", scored.model, scored.version, f"drift: {_window_text(scored)}", wanted[:left])
+        return Requested(rows, lambda new, revision: self._of_drift(scored, new, revision=revision))
 
     def step(self, leader: Leader, watermark_us: int, changed: Collection[tuple[str, str]]) -> int:
         """Everything else that is due. ``changed``: versions whose labels have changed. Returns how many it queued."""
@@ -96,7 +95,7 @@ class RelabelFill:
         if moved or changed:
             join_us = round(self._settings.quality.join_days * DAY_US)
             leader.tidy_queue({model: ends[model] - join_us for model in moved})
-        queued = self._for_quality(leader)
+        queued = self._for_early(leader) + self._for_quality(leader)
         for model in moved:
             queued += self._to_learn(leader, model, ends[model], finished=watermark_us == END_OF_TIME_US)
         queued += self._disagreements(leader, ends, moved, at_once=watermark_us == END_OF_TIME_US)
@@ -106,27 +105,73 @@ class RelabelFill:
     # Drift
 
     def _typical(self, scored: ScoredWindow) -> list[Wanted]:
-        inputs = [name for name, _ in scored.samples]
-        times_us = self._store.relabel.times_of(scored.model, scored.version, inputs)
-        free = times_us.keys() - self._store.relabel.taken(scored.model, inputs)
+        free = self._choice.free(scored.model, scored.version, [name for name, _ in scored.samples])
         by = ", ".join(signal for signal, _ in (scored.score.attribution if scored.score else ())[:MOST_NAMED])
         return [
-            Wanted(name, times_us[name], f"typical of the shift of {by}: {nats:.2f} nats ({_window_text(scored)})")
+            Wanted(name, free[name], f"typical of the shift of {by}: {nats:.2f} nats ({_window_text(scored)})")
             for name, nats in scored.samples
             if name in free
         ]
 
     def _of_slice(self, scored: ScoredWindow, count: int) -> list[Wanted]:
         """A slice keeps no records of its own: its most wanted and most different ones."""
-        window = scored.window
-        found = self._candidates(scored.model, scored.version, window.start_us, window.end_us, scored.slice)
-        chosen = self._greedy(found, self._classes_in(scored, found), {}, count, [])
-        return [
-            Wanted(one.input_id, one.event_time_us, f"of a shifted slice ({_window_text(scored)})") for one in chosen
-        ]
+        return self._different(scored, count, f"of a shifted slice ({_window_text(scored)})")
 
-    def _classes_in(self, scored: ScoredWindow, found: Sequence[Candidate]) -> list[frozenset[str]]:
-        return self._found_classes(self._baselines.of(scored.baseline_id).classes, found)
+    def _different(self, scored: ScoredWindow, count: int, reason: str) -> list[Wanted]:
+        window = scored.window
+        found = self._choice.candidates(scored.model, scored.version, window.start_us, window.end_us, scored.slice)
+        classes = self._choice.found_classes(self._baselines.of(scored.baseline_id).classes, found)
+        chosen = self._choice.greedy(found, classes, {}, count)
+        return [Wanted(one.input_id, one.event_time_us, reason) for one in chosen]
+
+    def _of_drift(
+        self, scored: ScoredWindow, rows: Sequence[RelabelRow], *, revision: int = 0, early: bool = False
+    ) -> OutboxMessage:
+        page = self._page(scored.model, scored.version, to_text(scored.window.start_us))
+        action = relabel_for_drift(scored.to_json(), manifest(rows), page, revision=revision, early=early)
+        return self._publish(action)
+
+    def _for_early(self, leader: Leader) -> int:
+        """What is typical of an early alarm: half of what is left, the rest is for its window once that has closed."""
+        queued = 0
+        active = self._store.active_baselines()
+        for one in self._store.early_readings():
+            key = one.model, one.version, one.baseline_id
+            entry = active.get((one.model, one.version))
+            if not one.alarm or one.alarm_at_us is None or entry is None or entry.meta.id != one.baseline_id:
+                continue
+            if self._alarmed.get(key) != one.alarm_at_us and not self._window_alarms(one, one.alarm_at_us):
+                queued += self._early(leader, one, one.alarm_at_us)
+            self._alarmed[key] = one.alarm_at_us
+        return queued
+
+    def _early(self, leader: Leader, one: EarlyReading, at_us: int) -> int:
+        cause = f"drift: early {to_text(at_us)}"
+        left = math.ceil(self._choice.left(one.model, "drift") / 2)
+        if not left or cause in self._store.candidates.causes(one.model, one.version, "drift"):
+            return 0
+        since_us = at_us - self._step_us
+        panes = _last(
+            self._store.read_panes(
+                one.model, one.version, since_us=since_us, until_us=at_us, baseline_id=one.baseline_id
+            )
+        )
+        if not panes:
+            return 0
+        window = Window(panes[0].key.start_us, at_us)
+        scored = score_panes(panes, window, self._baselines.of(one.baseline_id), EARLY_ALPHA)
+        assert scored is not None
+        wanted = self._typical(scored) or self._different(scored, left, f"of an early alarm ({_window_text(scored)})")
+        rows = self._choice.rows("drift", one.model, one.version, cause, wanted[:left])
+        return len(leader.queue_samples(rows, lambda new: self._of_drift(scored, new, early=True)))
+
+    def _window_alarms(self, one: EarlyReading, at_us: int) -> bool:
+        """Whether the window of an early alarm has closed and asked for itself."""
+        start_us = at_us - 1 - (at_us - 1) % self._step_us
+        found = self._store.scores(
+            one.model, one.version, since_us=start_us, until_us=start_us + 1, length_us=self._step_us
+        )
+        return any(verdict.alarm for verdict in found)
 
     # Quality
 
@@ -145,17 +190,19 @@ class RelabelFill:
     def _for_needs(self, leader: Leader, estimated: StoredQuality, classes: Classes) -> int:
         model, version = estimated.model, estimated.version
         day = to_text(estimated.end_us)[:10]
-        asked = self._store.relabel.causes(model, version, "quality")
+        asked = self._store.candidates.causes(model, version, "quality")
         needs = {
             cause: need
             for need in needs_in(estimated, self._settings.relabel.interval_width)
             if (cause := f"quality: {need.class_name} {need.why} {day}") not in asked
         }
-        left = self._left(model, "quality") if needs else 0
+        left = self._choice.left(model, "quality") if needs else 0
         if not left:
             return 0
-        found = self._candidates(model, version, max(estimated.start_us, estimated.end_us - DAY_US), estimated.end_us)
-        names = self._found_classes(classes, found)
+        found = self._choice.candidates(
+            model, version, max(estimated.start_us, estimated.end_us - DAY_US), estimated.end_us
+        )
+        names = self._choice.found_classes(classes, found)
         weight = sum(need.need for need in needs.values())
         queued = 0
         for cause, need in needs.items():
@@ -163,7 +210,7 @@ class RelabelFill:
             own = {need.class_name: 1.0}
             rows = [row for row, seen in enumerate(names) if need.why == "dropped" or need.class_name in seen]
             pool, seen_in = [found[row] for row in rows], [names[row] for row in rows]
-            chosen = self._greedy(pool, seen_in, own, share, [])
+            chosen = self._choice.greedy(pool, seen_in, own, share)
             taken = {one.input_id for one in chosen}
             wanted = [Wanted(one.input_id, one.event_time_us, need.reason) for one in chosen]
             queued += self._queue_for(leader, estimated, cause, need, wanted)
@@ -174,21 +221,23 @@ class RelabelFill:
     def _queue_for(
         self, leader: Leader, estimated: StoredQuality, cause: str, need: ClassNeed, wanted: Sequence[Wanted]
     ) -> int:
-        rows = self._rows("quality", estimated.model, estimated.version, cause, wanted)
-        if not rows:
-            return 0
+        rows = self._choice.rows("quality", estimated.model, estimated.version, cause, wanted)
         window = {"start": to_text(estimated.start_us), "end": to_text(estimated.end_us)}
-        action = relabel_for_quality(
-            estimated.model,
-            estimated.version,
-            window,
-            need.figures,
-            _manifest(rows),
-            cause=cause,
-            threshold=self._settings.relabel.interval_width,
-            page_url=self._page(estimated.model, estimated.version, window["start"]),
-        )
-        return len(leader.queue_samples(rows, [self._publish(action)]))
+
+        def request(new: Sequence[RelabelRow]) -> OutboxMessage:
+            action = relabel_for_quality(
+                estimated.model,
+                estimated.version,
+                window,
+                need.figures,
+                manifest(new),
+                cause=cause,
+                threshold=self._settings.relabel.interval_width,
+                page_url=self._page(estimated.model, estimated.version, window["start"]),
+            )
+            return self._publish(action)
+
+        return len(leader.queue_samples(rows, request))
 
     # Active learning
 
@@ -197,24 +246,27 @@ class RelabelFill:
         relabel = self._settings.relabel
         if relabel.strategy != "greedy" or not relabel.active_share:
             return 0
-        left = self._left(model, "training")
+        left = self._choice.left(model, "training")
+        cause = f"active learning: {to_text(end_us)}"
         if not finished:
-            left = min(left, int(np.ceil(relabel.budget_per_day * relabel.active_share * self._step_us / DAY_US)))
+            part = math.ceil(relabel.budget_per_day * relabel.active_share * self._step_us / DAY_US)
+            # A leader before this one may have spent it.
+            left = min(left, part - self._store.candidates.of_cause(model, cause, end_us - DAY_US))
         queued = 0
         for (name, version), entry in sorted(self._store.active_baselines().items()):
             if name != model or queued >= left:
                 continue
-            found = self._candidates(model, version, end_us - DAY_US, end_us)
-            classes = self._found_classes(self._baselines.of(entry.meta.id).classes, found)
+            found = self._choice.candidates(model, version, end_us - DAY_US, end_us)
+            classes = self._choice.found_classes(self._baselines.of(entry.meta.id).classes, found)
             need = {one.class_name: one.need for one in self._needs(model, version)}
-            known = self._store.relabel.sketches(model, version, end_us - DAY_US)
-            chosen = self._greedy(found, classes, need, left - queued, known)
+            known = self._store.candidates.sketches(model, version, end_us - DAY_US)
+            chosen = self._choice.greedy(found, classes, need, left - queued, known)
             seen = {one.input_id: names for one, names in zip(found, classes, strict=True)}
             wanted = [
                 Wanted(one.input_id, one.event_time_us, wish_text(one.confidence, seen[one.input_id], need))
                 for one in chosen
             ]
-            rows = self._rows("training", model, version, "active learning", wanted)
+            rows = self._choice.rows("training", model, version, cause, wanted)
             queued += len(leader.queue_samples(rows))
         return queued
 
@@ -231,83 +283,19 @@ class RelabelFill:
             return 0
         queued = 0
         for model in sorted({*touched, *moved}):
-            left = self._left(model, "disagreement")
+            left = self._choice.left(model, "disagreement")
             if not left:
                 continue
             asked = between_versions(self._store, self._settings, self._baselines, model, ends[model])
             if model in touched:
                 asked += between_annotators(self._store, self._settings, self._baselines, model, ends[model])
             for (version, cause), wanted in asked:
-                rows = self._rows("disagreement", model, version, cause, wanted[:left])
+                rows = self._choice.rows("disagreement", model, version, cause, wanted[:left])
                 new = leader.queue_samples(rows)
                 left, queued = left - len(new), queued + len(new)
         self._touched = set() if self._touched is None else self._touched - touched
         self._next_at = self._clock() + SHARE * (self._clock() - began)
         return queued
-
-    # What all causes share
-
-    def _left(self, model: str, kind: Kind) -> int:
-        """What is left of a kind's share of today's budget, in samples."""
-        relabel = self._settings.relabel
-        if not self._settings.quality.keep_masks_days:
-            return 0  # no label could be joined
-        shares: dict[str, float] = {
-            "drift": relabel.drift_share,
-            "quality": relabel.quality_share,
-            "disagreement": relabel.disagreement_share,
-            "training": relabel.active_share,
-        }
-        most = int(relabel.budget_per_day * shares[kind] + 1e-9)
-        if not most:
-            return 0
-        now_us = self._wall_us()
-        stream = STREAM_OF_GREEDY if kind == "training" else kind
-        return max(0, most - self._store.relabel.spent(model, stream, now_us - now_us % DAY_US))
-
-    def _rows(self, kind: Kind, model: str, version: str, cause: str, wanted: Sequence[Wanted]) -> list[RelabelRow]:
-        """Items, the first of the highest priority."""
-        now_us = self._wall_us()
-        stream = STREAM_OF_GREEDY if kind == "training" else kind
-        return [
-            RelabelRow(
-                one.input_id,
-                model,
-                version,
-                cause,
-                kind,
-                stream,
-                PRIORITY[kind] + max(0, SPAN - rank),
-                one.reason,
-                None,
-                one.event_time_us,
-                now_us,
-            )
-            for rank, one in enumerate(wanted)
-        ]
-
-    def _candidates(
-        self, model: str, version: str, since_us: int, until_us: int, slice_key: str = ""
-    ) -> list[Candidate]:
-        return self._store.relabel.candidates(model, version, since_us, until_us, MOST_CANDIDATES, slice_key)
-
-    def _found_classes(self, classes: Classes, found: Sequence[Candidate]) -> list[frozenset[str]]:
-        return [found_classes(one.masks, classes, self._settings.images.max_pixels) for one in found]
-
-    def _greedy(
-        self,
-        found: Sequence[Candidate],
-        classes: Sequence[frozenset[str]],
-        need: Mapping[str, float],
-        count: int,
-        known: Sequence[bytes | None],
-    ) -> list[Candidate]:
-        if not found:
-            return []
-        where = points([one.sketch for one in found] + list(known))
-        confidence = np.array([np.nan if one.confidence is None else one.confidence for one in found], np.float64)
-        wished = wishes(confidence, classes, need)
-        return [found[row] for row in choose_greedily(where[: len(found)], wished, count, where[len(found) :])]
 
     def _model_ends(self, watermark_us: int) -> dict[str, int]:
         """Up to which whole hour (the shortest window) each model's records are there."""
@@ -319,23 +307,16 @@ class RelabelFill:
         return {model: start_us - start_us % self._step_us + self._step_us for model, start_us in last.items()}
 
 
-STREAM_OF_GREEDY = "greedy"
-"""Apart from the training stream of spot checks, which is drawn by chance."""
-
-
 def _window_text(scored: ScoredWindow) -> str:
     whole = f"{to_text(scored.window.start_us)} to {to_text(scored.window.end_us)}"
     return f"{whole}, {scored.slice}" if scored.slice else whole
 
 
-def _manifest(rows: Sequence[RelabelRow]) -> list[dict[str, object]]:
-    return [
-        {
-            "input_id": row.input_id,
-            "version": row.version,
-            "reason": row.reason,
-            "priority": row.priority,
-            "selection_probability": row.probability,
-        }
-        for row in rows
-    ]
+def _last(panes: Sequence[StoredPane]) -> list[StoredPane]:
+    """The last panes with records enough for an early alarm: of the hour before it, most may lie before the shift."""
+    recent: list[StoredPane] = []
+    for pane in reversed(panes):
+        recent.append(pane)
+        if sum(one.records for one in recent) >= ENOUGH_RECORDS:
+            break
+    return recent[::-1]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alerts.alertmanager.config import CONFIG_FILE, render_alertmanager
+from alerts.alertmanager.receivers import Receivers, defaults
+from alerts.installation import Installation
 from alerts.rules import MARK, Links
 from alerts.rules_defaults import default_slos, rule_files
 from alerts.slo.parse import check_classes, check_retention
@@ -22,6 +24,7 @@ from monitor import alertmanager_files
 from monitor.errors import CheckFailed, InputError, StoreError
 from monitor.settings import Settings
 from monitor.slo_files import SloFiles, find_files
+from monitor.slo_models import check_classes_of_any, doubts
 
 PROMTOOL_TIMEOUT_S = 600
 """For one file: tests of 30 simulated hours take some 20 s."""
@@ -48,16 +51,34 @@ def links(settings: Settings, options: Options) -> Links:
     return Links(options.runbooks or f"{pages.rstrip('/')}/runbooks", pages, options.dashboard)
 
 
+def installation(settings: Settings, options: Options) -> Installation:
+    """What rules depend on: where Prometheus finds segwatch, and how long its windows take."""
+    return Installation(
+        options.job,
+        options.instance,
+        settings.windows.lengths_seconds[0],
+        settings.windows.close_delay_seconds,
+        settings.kafka.labels_topic,
+    )
+
+
 def read_slos(settings: Settings, options: Options, say: Callable[[str], None]) -> list[Slo]:
-    """The SLOs of the files, checked against Prometheus's retention and the classes of the models' baselines."""
+    """The SLOs of the files, checked against Prometheus's retention, and the models and classes of baselines.
+
+    A model that no baseline has may come later, so it is only said.
+    """
     if not options.slo_files:
         return default_slos()
     files = SloFiles(find_files(options.slo_files))
     for note in files.notes:
         say(note)
     files.check(check_retention, options.retention_s)
-    if any(slo.classes for slo in files.slos):
-        files.check(check_classes, known_classes(settings, say))
+    if any(slo.classes or slo.model for slo in files.slos):
+        known = known_classes(settings, say)
+        files.check(check_classes, known)
+        files.check(check_classes_of_any, known)
+        for doubt in doubts(files.slos, known):
+            say(f"warning: {files.placed(doubt)}")
     return files.slos
 
 
@@ -68,14 +89,13 @@ def known_classes(settings: Settings, say: Callable[[str], None]) -> Mapping[str
     try:
         store = Store.open(settings, write=False)
     except (StoreError, InputError) as error:
-        say(f"class names are not checked: {error}")
+        say(f"model and class names are not checked: {error}")
         return {}
     try:
         found: dict[str, list[str]] = {}
         for entry in store.active_baselines().values():
             names = entry.meta.meta.get("classes")
-            if isinstance(names, list):
-                found.setdefault(entry.meta.model, []).extend(map(str, names))
+            found.setdefault(entry.meta.model, []).extend(map(str, names) if isinstance(names, list) else ())
         return found
     finally:
         store.close()
@@ -91,7 +111,7 @@ def render(settings: Settings, options: Options, folder: Path, say: Callable[[st
     addresses = links(settings, options)
     receivers = alertmanager_files.read_receivers(options.receivers, addresses.pages)
     files = render_alertmanager(receivers, alertmanager_files.read_maintenance(options.maintenance))
-    for rule_file in rule_files(slos, addresses, options.job, options.instance):
+    for rule_file in rule_files(slos, addresses, installation(settings, options)):
         files.update(rule_file.render())
     if any(isinstance(slo.source, Ratio) for slo in slos):
         _refuse_bad_queries(files)
@@ -107,9 +127,19 @@ def render(settings: Settings, options: Options, folder: Path, say: Callable[[st
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {folder}: {error.strerror or error}") from None
-    for line in [*notes(slos), *alertmanager_files.notes(receivers)]:
+    said = [*notes(slos), *alertmanager_files.notes(receivers), *_unsigned_actions(settings, receivers, addresses)]
+    for line in said:
         say(line)
     return [folder / name for name in files]
+
+
+def _unsigned_actions(settings: Settings, receivers: Receivers, addresses: Links) -> list[str]:
+    """Alertmanager would be refused each time: an alert for ever (SegwatchNotificationsFailing), and no action."""
+    to_segwatch = defaults(addresses.pages).configs["actions"]
+    asks = settings.web.token or settings.web.tokens_file or settings.web.proxy_user_header
+    if not asks or receivers.configs.get("actions") != to_segwatch:
+        return []
+    return ["warning: segwatch asks for a token, and Alertmanager has none for actions: name it in --receivers"]
 
 
 def _refuse_bad_queries(files: Mapping[str, str]) -> None:

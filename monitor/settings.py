@@ -249,7 +249,7 @@ class CanarySettings(Section, frozen=True):
     """When a new version is promoted or rolled back."""
 
     watch: tuple[str, ...] = ()
-    """Canaries that the leader judges and whose rollback it requests, each as ``MODEL:STABLE:CANARY``."""
+    """Canaries that the leader judges and whose rollback or promotion it requests, each as ``MODEL:STABLE:CANARY``."""
     automatic: bool = False
     """Watch the newest version with records of each model, too, against the active one beside it."""
     wrong_rollback: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.005
@@ -285,6 +285,18 @@ class ActionSettings(Section, frozen=True):
     """Never ask before so many inputs have been labelled since the last request, whatever the reason."""
     cooldown_hours: Annotated[float, msgspec.Meta(ge=0)] = 24.0
     """After a request to retrain a model, or to roll a version back, the next one waits for so long."""
+    deliver_within_hours: Annotated[float, msgspec.Meta(gt=0)] = 48.0
+    """An action that a receiver has not taken by then is given up: what it asks for is out of date."""
+
+    @property
+    def cooldown_us(self) -> int:
+        """In microseconds."""
+        return round(self.cooldown_hours * 3_600_000_000)
+
+    @property
+    def deliver_within_us(self) -> int:
+        """In microseconds."""
+        return round(self.deliver_within_hours * 3_600_000_000)
 
 
 class IngestSettings(Section, frozen=True):
@@ -318,7 +330,8 @@ class WebSettings(Section, frozen=True):
     """Header in which it names their roles or groups, separated by commas; the highest role among them counts, and
     whoever has none is a viewer. Empty: all are viewers."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks of the proxies whose headers are believed."""
+    """Addresses and networks of the proxies whose headers are believed: those above, and the addresses that they append
+    to ``X-Forwarded-For``, by which limits count."""
     tls_certificate: str = ""
     """PEM file of the certificate, with those between it and its authority; empty for plain HTTP."""
     tls_key: str = ""
@@ -371,7 +384,7 @@ class PrometheusSettings(Section, frozen=True):
     """The Prometheus that scrapes segwatch."""
 
     url: str = ""
-    """For ``segwatch doctor`` and links; empty means that it is not checked."""
+    """For the budgets on the page of SLOs, ``segwatch doctor`` and links; empty means that it is not asked."""
 
 
 class LogSettings(Section, frozen=True):

@@ -139,7 +139,7 @@ class SloFiles:
 
     def _take(self, found: Imported) -> None:
         self.slos += found.slos
-        self.notes += [str(self._placed(SpecError(note.path, note.message))) for note in found.notes]
+        self.notes += [str(self.placed(SpecError(note.path, note.message))) for note in found.notes]
 
     def check(self, check: Any, *arguments: Any) -> None:
         """Run a check over all SLOs; its SpecError becomes an InputError with file and line."""
@@ -151,9 +151,10 @@ class SloFiles:
         try:
             yield
         except SpecError as error:
-            raise self._placed(error) from None
+            raise self.placed(error) from None
 
-    def _placed(self, error: SpecError) -> InputError:
+    def placed(self, error: SpecError) -> InputError:
+        """The error of an SLO with its file and line."""
         position, *rest = error.path
         assert isinstance(position, int)
         return self._documents[position].error(SpecError(tuple(rest), error.message))

@@ -96,6 +96,7 @@ def snapshot(
         service=ServiceFacts(store.heartbeats(), store.outbox_backlog(), topics, process, store.deliveries.waiting()),
         quality={(one.model, one.version): _iou(one.payload) for one in store.quality()},
         canaries=canary_readings(store.canaries.verdicts()),
+        relabel=store.relabel_backlog(now_us),
     )
 
 
@@ -152,6 +153,7 @@ def _lag(one: PartitionProgress, now_us: int) -> PartitionLag:
         one.partition.number,
         max(0, one.end_offset - one.next_offset),
         None if read_until_us is None else max(0, now_us - read_until_us) / 1e6,
+        one.next_offset,
     )
 
 

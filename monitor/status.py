@@ -6,14 +6,18 @@ import json
 from typing import Any
 
 from monitor.actions_view import open_actions
+from monitor.budgets import NOT_ASKED, Budget, Found
 from monitor.store.store import Store
 from monitor.store.values import EarlyReading
 from monitor.tallies import RECORDS
 from monitor.windows import to_text
 
 
-def status(store: Store, now_us: int) -> dict[str, Any]:
-    """Models with their records, lag, last windows and open actions, ready for JSON. Documented in docs/commands.md."""
+def status(store: Store, now_us: int, kept: Found = NOT_ASKED) -> dict[str, Any]:
+    """Models with their records, lag, last windows and open actions, ready for JSON. Documented in docs/commands.md.
+
+    ``kept``: the error budgets as Prometheus keeps them.
+    """
     partitions: list[dict[str, Any]] = [
         {
             "topic": progress.partition.topic,
@@ -50,16 +54,54 @@ def status(store: Store, now_us: int) -> dict[str, Any]:
                 "windows": sorted(windows.get((model, version), []), key=lambda w: (w["slice"] or "", w["start"])),
                 "early": _early(test) if test else None,
                 "quality": quality.get((model, version), []),
-                "budgets": [],
+                "budgets": [_budget(one) for one in kept.budgets if _is_of(one, model, version)],
                 "open_actions": asked.get((model, version), []),
             }
         )
     return {
         "models": models,
         "unattributed": outcomes.get(("", ""), {}),
+        "budgets": [_budget(one) for one in kept.budgets if not one.place.model],
+        "budgets_unknown": kept.why or None,
         "partitions": partitions,
         "lag_records": sum(partition["lag_records"] for partition in partitions),
         "outbox_pending": store.outbox_pending(),
+        "relabel": [
+            {
+                "model": model,
+                "open": queue.open,
+                "claimed": queue.claimed,
+                "oldest": None if queue.oldest_us is None else to_text(queue.oldest_us),
+            }
+            for model, queue in sorted(store.relabel_backlog(now_us).items())
+        ],
+        "annotation_jobs": _jobs(store, now_us),
+    }
+
+
+def _is_of(budget: Budget, model: str, version: str) -> bool:
+    return budget.place.model == model and budget.place.version in ("", version)
+
+
+def _budget(one: Budget) -> dict[str, Any]:
+    return {
+        "slo": one.place.slo,
+        "class": one.place.class_name or None,
+        "period": one.period,
+        "objective": one.objective,
+        "good": one.good,
+        "left": one.left,
+        "burn_rates": dict(one.burns.values()),
+    }
+
+
+def _jobs(store: Store, now_us: int) -> dict[str, Any]:
+    counts = store.annotation_jobs.counts()
+    waiting, oldest_us = counts.get("waiting", (0, now_us))
+    return {
+        "waiting": waiting,
+        "waiting_seconds": round(max(0, now_us - oldest_us) / 1e6, 1) if waiting else None,
+        "refused": counts.get("refused", (0, 0))[0],
     }
 
 

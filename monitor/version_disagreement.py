@@ -14,7 +14,7 @@ from monitor.errors import BadRecord
 from monitor.judging import Verdict, image_size, judge
 from monitor.kept_masks import KeptMasks, kept
 from monitor.records import Label, LabelInstance
-from monitor.store.relabel import Pair
+from monitor.store.candidates import Pair
 
 
 @dataclass(frozen=True, slots=True)

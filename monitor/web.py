@@ -55,7 +55,7 @@ class WebState(GateState, Protocol):
     def metrics(self, fmt: Format, compressed: bool) -> bytes:
         """The page for Prometheus."""
 
-    def status(self) -> Mapping[str, Any]:
+    def status(self, *, budgets: bool = False) -> Mapping[str, Any]:
         """As ``segwatch status --json``."""
 
     def windows(
@@ -166,6 +166,7 @@ class Status:
     partitions: list[dict[str, Any]]
     lag_records: int
     outbox_pending: int
+    relabel: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def _api(state: WebState) -> APIRouter:
 
     @router.get("/status", response_class=Response, responses={200: {"model": Status}})
     def status() -> Response:
-        return json_response(state.status())
+        return json_response(state.status(budgets=True))
 
     @router.get("/models", response_class=Response, responses={200: {"model": Models}})
     def models() -> Response:

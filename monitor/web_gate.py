@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitor.audit import PERSON
 from monitor.service_series import REFUSALS
 from monitor.web_access import is_loopback
+from monitor.web_address import address_of, introduce, peer_of
 from monitor.web_identity import Identity
 from monitor.web_rate import RateLimit
 from monitor.web_roles import SAFE_METHODS, Person, needed
@@ -108,13 +109,14 @@ class Gate:
         if status not in (401, 403, 429) or scope["method"] in SAFE_METHODS or path.startswith(GATES):
             return
         if self._lines.take("", LINES_PER_MINUTE):
-            detail = {"method": scope["method"], "status": status, "address": _peer(scope)}
+            detail = {"method": scope["method"], "status": status, "address": address_of(scope)}
             # An input's id must not get into the log: no path that is written to holds more than this of its own.
             subject = "/".join(path.split("/")[:4])
             await run_in_threadpool(self._state.audit, _who(scope.get(KEY)), "web.refused", subject, detail)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
-        identity, peer, path = self._state.identity, _peer(scope), scope["path"]
+        identity, path = self._state.identity, scope["path"]
+        address = introduce(scope, identity.web.trusted_proxies)
         host = headers.get("host", "")
         public = identity.web.public_url.partition("://")[2].partition("/")[0]
         if self._local_only and not is_loopback(_host_name(host)) and (not public or host != public):
@@ -124,15 +126,15 @@ class Gate:
             return _error("requests from other sites' pages are refused (Origin)", 403)
         if path in OPEN_PATHS | SIGNED_PATHS:
             return None
-        person, tried = identity.identify(headers, peer)
+        person, tried = identity.identify(headers, peer_of(scope))
         if person is None:
-            return self._unknown(scope, headers, tried and not identity.failed(peer))
+            return self._unknown(scope, headers, tried and not identity.failed(address))
         _introduce(scope, person)
         role = needed(scope["method"], path)
         if not person.may(role):
             return _error(f"this is for the role {role}, and {person.name} is {person.role}", 403)
         if writes:
-            return _write_refusal(identity, person, headers, peer, path)
+            return _write_refusal(identity, person, headers, address, path)
         return None
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str], too_many: bool) -> Response:
@@ -147,13 +149,13 @@ class Gate:
 
 
 def _write_refusal(
-    identity: Identity, person: Person, headers: Mapping[str, str], peer: str, path: str
+    identity: Identity, person: Person, headers: Mapping[str, str], address: str, path: str
 ) -> Response | None:
     # Such a request may have been made by another site's page: only ours know the form's token.
     known = hmac.compare_digest(headers.get(FORM_TOKEN, "").encode("latin-1"), person.csrf.encode())
     if person.way in ("session", "proxy") and path.startswith(PROGRAM_PATHS) and not known:
         return _error(f"the header {FORM_TOKEN} is missing or wrong", 403)
-    if not identity.may_write(person, peer):
+    if not identity.may_write(person, address):
         return _error("too many changes: wait a minute", 429)
     return None
 
@@ -171,10 +173,6 @@ def _who(person: Person | None) -> str:
 
 def _error(text: str, status: int) -> Response:
     return Response(json.dumps({"error": text}, ensure_ascii=False), status, media_type="application/json")
-
-
-def _peer(scope: Mapping[str, Any]) -> str:
-    return scope["client"][0] if scope.get("client") else ""
 
 
 def _host_name(host: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Final, NamedTuple
 
 from monitor.settings import WebSettings
 from monitor.web_access import wants_sign_in
+from monitor.web_address import is_in
 from monitor.web_rate import RateLimit
 from monitor.web_roles import ROLES, Person, Role
 from monitor.web_session import COOKIE, Sessions
@@ -73,41 +73,27 @@ class Identity:
         cookie = self._sessions.start(web, owner)
         return SignedIn(Person(owner.name, owner.role, "session", self._sessions.form_token(web, cookie)), cookie)
 
-    def may_try(self, peer: str) -> bool:
+    def may_try(self, address: str) -> bool:
         """Whether another wrong token of this address would still be looked at."""
-        return self._failed.left(peer, self.web.failed_sign_ins_per_minute)
+        return self._failed.left(address, self.web.failed_sign_ins_per_minute)
 
-    def failed(self, peer: str) -> bool:
+    def failed(self, address: str) -> bool:
         """Count a wrong token; False where there were too many."""
-        return self._failed.take(peer, self.web.failed_sign_ins_per_minute)
+        return self._failed.take(address, self.web.failed_sign_ins_per_minute)
 
-    def may_write(self, person: Person, peer: str) -> bool:
+    def may_write(self, person: Person, address: str) -> bool:
         """Count a write; False where there were too many."""
-        return self._writes.take(person.name or peer, self.web.writes_per_minute)
+        return self._writes.take(person.name or address, self.web.writes_per_minute)
 
     def _by_proxy(self, web: WebSettings, headers: Mapping[str, str], peer: str) -> Person | None:
         name = headers.get(web.proxy_user_header.lower(), "") if web.proxy_user_header else ""
         name = "".join(letter for letter in name if letter.isprintable()).strip()[:MOST_NAME]
-        if not name or not _is_in(peer, web.trusted_proxies):
+        if not name or not is_in(peer, web.trusted_proxies):
             return None
         given = headers.get(web.proxy_roles_header.lower(), "") if web.proxy_roles_header else ""
         told = {one.strip().lower() for one in given.split(",")}
         role: Role = max((one for one in ROLES if one in told), key=ROLES.index, default="viewer")
         return Person(name, role, "proxy", self._sessions.form_token(web, f"proxy {name}"))
-
-
-def _is_in(peer: str, networks: tuple[str, ...]) -> bool:
-    """
-    >>> _is_in("10.1.2.3", ("10.0.0.0/8",)), _is_in("::ffff:10.1.2.3", ("10.0.0.0/8",)), _is_in("testclient", ("::/0",))
-    (True, True, False)
-    """
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
-    return any(address in ipaddress.ip_network(one, strict=False) for one in networks)
 
 
 def _cookie(header: str) -> str:

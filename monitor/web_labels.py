@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -31,12 +31,12 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "No secret or signature, or a wrong one"},
     404: {"description": "No secret is set for this tool"},
     413: {"description": "Larger than annotation.max_webhook_bytes"},
-    503: {"description": "The store does not answer, this process only reads it, or too much waits"},
+    503: {"description": "The store does not answer, or this process only reads it"},
 }
 
 
 class _Job(msgspec.Struct, frozen=True):
-    id: int
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     state: str = ""
 
 
@@ -91,11 +91,17 @@ def labels_router(store: Store, settings: LiveSettings, pulls: CvatPulls) -> API
         if annotation.tool != "cvat" or not store.writable:
             why = "annotation.tool is not cvat" if annotation.tool != "cvat" else "this process only reads the store"
             return json_response({"error": f"annotations cannot be fetched: {why}"}, 503)
-        if not pulls.add(event.job.id):
-            return json_response({"error": "too many jobs wait"}, 503)
-        return json_response({"queued": event.job.id}, 202)
+        return await run_in_threadpool(_queue, pulls, event.job.id)
 
     return router
+
+
+def _queue(pulls: CvatPulls, job_id: int) -> Response:
+    try:
+        pulls.add(job_id)
+    except StoreError as error:
+        return json_response({"error": str(error)}, 503)
+    return json_response({"queued": job_id}, 202)
 
 
 def _take(store: Store, settings: LiveSettings, body: bytes) -> Response:

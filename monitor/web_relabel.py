@@ -1,20 +1,27 @@
-"""The relabel queue over HTTP, for annotation tools: what waits, claims with a lease, and what became of them."""
+"""The relabel queue over HTTP, for annotation tools: what waits, claims with a lease, and what became of them.
+
+Whoever is known by name, by a token or session of their own, claims in that name alone. Operators may act for others:
+an annotation tool does, with a token of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from monitor.audit import http_user, record
+from monitor.audit import http_user
 from monitor.errors import LeaseRefused
 from monitor.live_settings import LiveSettings
 from monitor.relabel_view import claimed, entry, samples
 from monitor.store.relabel import Kind, RelabelItem, State
 from monitor.store.store import Store
+from monitor.web_gate import KEY
 from monitor.web_json import json_response
+from monitor.web_roles import Person
+from monitor.web_tokens import PLAIN
 from monitor.windows import SECOND_US
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -22,6 +29,7 @@ LeaseSeconds = Annotated[float, Field(gt=0, le=30 * 86_400, description="Default
 
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"description": "No token, or a wrong one"},
+    403: {"description": "`as` is somebody else, and that is for operators; nothing was changed"},
     409: {"description": "Not leased to whoever says so, or not any more; nothing was changed"},
     503: {"description": "The store does not answer, or this process only reads it"},
 }
@@ -60,14 +68,14 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
     def lease_us(seconds: float | None) -> int:
         return round((seconds or settings.current.relabel.lease_minutes * 60) * SECOND_US)
 
-    def note(request: Request, what: str, items: Sequence[RelabelItem]) -> None:
-        if items:
-            who = http_user(request.headers, token=bool(settings.current.web.token))
-            record(store, who, f"relabel.{what}", items[0].model, {"items": len(items)})
-
-    def told(request: Request, what: str, items: Sequence[RelabelItem]) -> Response:
-        note(request, what, items)
-        return json_response({"items": samples(items)})
+    def answered(request: Request, asked: _Asked, change: Callable[[str], dict[str, Any]]) -> Response:
+        foreign = _foreign(request, asked.who)
+        if foreign:
+            return json_response({"error": foreign}, 403)
+        try:
+            return json_response(change(http_user(request.headers, token=bool(settings.current.web.token))))
+        except LeaseRefused as refused:
+            return json_response({"error": str(refused)}, 409)
 
     @router.get("", response_class=Response, summary="What is queued, in the order in which it is claimed")
     def listing(
@@ -81,38 +89,41 @@ def relabel_router(store: Store, settings: LiveSettings) -> APIRouter:
 
     @router.post("/claim", response_class=Response, summary="Lease samples: nobody else gets them meanwhile")
     def claim(asked: ClaimRequest, request: Request) -> Response:
-        found = store.relabel.claim(
-            asked.n, asked.who, lease_us(asked.lease_seconds), model=asked.model, kind=asked.kind
+        only: Any = {"model": asked.model, "kind": asked.kind}
+        lease = lease_us(asked.lease_seconds)
+        return answered(
+            request, asked, lambda by: claimed(store.relabel.claim(asked.n, asked.who, lease, **only, by=by))
         )
-        note(request, "claim", found.items)
-        return json_response(claimed(found))
 
     @router.post("/renew", response_class=Response, summary="Keep samples for longer, from now")
     def renew(asked: RenewRequest, request: Request) -> Response:
-        try:
-            items = store.relabel.renew(asked.inputs, asked.who, lease_us(asked.lease_seconds), asked.token)
-        except LeaseRefused as refused:
-            return _refused(refused)
-        return told(request, "renew", items)
+        lease = lease_us(asked.lease_seconds)
+        return answered(
+            request, asked, lambda by: _told(store.relabel.renew(asked.inputs, asked.who, lease, asked.token, by=by))
+        )
 
     @router.post("/release", response_class=Response, summary="Give samples back")
     def release(asked: ChangeRequest, request: Request) -> Response:
-        try:
-            items = store.relabel.release(asked.inputs, asked.who, asked.token)
-        except LeaseRefused as refused:
-            return _refused(refused)
-        return told(request, "release", items)
+        return answered(
+            request, asked, lambda by: _told(store.relabel.release(asked.inputs, asked.who, asked.token, by=by))
+        )
 
     @router.post("/done", response_class=Response, summary="Close samples of which no label will come")
     def done(asked: ChangeRequest, request: Request) -> Response:
-        try:
-            items = store.relabel.complete(asked.inputs, asked.who, asked.token)
-        except LeaseRefused as refused:
-            return _refused(refused)
-        return told(request, "done", items)
+        return answered(
+            request, asked, lambda by: _told(store.relabel.complete(asked.inputs, asked.who, asked.token, by=by))
+        )
 
     return router
 
 
-def _refused(error: LeaseRefused) -> Response:
-    return json_response({"error": str(error)}, 409)
+def _told(items: Sequence[RelabelItem]) -> dict[str, Any]:
+    return {"items": samples(items)}
+
+
+def _foreign(request: Request, who: str) -> str:
+    """Why somebody may not act in this name; "" where they may, or where nobody had to say who they are."""
+    person = request.scope.get(KEY)
+    if not isinstance(person, Person) or person.name in ("", PLAIN, who) or person.may("operator"):
+        return ""
+    return f"as: {person.name} may not act for {who}: that is for operators"

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from monitor.audit import record
+from monitor.budgets import NOT_ASKED, Budgets
 from monitor.errors import StoreError
 from monitor.live_settings import LiveSettings, Reloaded
 from monitor.present import printable
@@ -46,6 +47,7 @@ class StoreState:
         self._roles = roles
         self._wall_us = wall_us
         self._identity = Identity(lambda: settings.current.web)
+        self._budgets = Budgets(lambda: settings.current.prometheus.url)
         self._refused: Counter[int] = Counter()
         self._counting = threading.Lock()
         first_length_us = settings.current.windows.lengths_seconds[0] * SECOND_US
@@ -107,8 +109,8 @@ class StoreState:
     def metrics(self, fmt: Format, compressed: bool) -> bytes:
         return self._page.get(fmt, compressed=compressed)
 
-    def status(self) -> Mapping[str, Any]:
-        return status(self._store, self._wall_us())
+    def status(self, *, budgets: bool = False) -> Mapping[str, Any]:
+        return status(self._store, self._wall_us(), self._budgets.read() if budgets else NOT_ASKED)
 
     def windows(
         self, model: str, version: str | None, slice_key: str, since: str | None, until: str | None, limit: int

@@ -70,13 +70,14 @@ class Site:
     @property
     def all_paths(self) -> list[str]:
         """Every kind of page, once."""
-        from dashboards.addresses import model_path, sample_path
+        from dashboards.addresses import map_path, model_path, sample_path
 
         return [
             "/",
             model_path(MODEL, VERSION),
             self.window,
             f"{self.window}&order=worst",
+            map_path(MODEL, VERSION, to_text(EVENT_US), LENGTH_S),
             sample_path(MODEL, VERSION, HOSTILE["html"]),
             sample_path(MODEL, VERSION, "frame-000001"),
             "/relabel",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 TURNED: Final = {">": "<", "<": ">", ">=": "<", "<=": ">"}
+BEFORE_WINDOW: Final = r"(?:\[|offset |(?<=\d[dhms]):)"
+"""A range, how long ago it ends, and the step of a subquery."""
 MATCHER: Final = re.compile(r'(?<=[{,])\w+(?:=~|!=|=)"(?:[^"\\]|\\.)*"')
 
 
@@ -49,8 +51,8 @@ def rule_mutations(expr: str) -> Iterator[Mutation]:
             grown = f"{sign} {match[2] or ''}{float(match[3]) * 1.5:.12g}"
             yield Mutation(f"{match[0]} at {begin} -> {grown}", expr[:begin] + grown + expr[end:])
         yield Mutation(f"{match[0].strip()} at {begin} turned", expr[:begin] + TURNED[sign] + expr[begin + len(sign) :])
-    for window in sorted({match[1] for match in re.finditer(r"(?:\[|offset )([0-9dhms]+)", expr)}):
-        doubled = re.sub(rf"(\[|offset ){window}(?![0-9dhms])", rf"\g<1>{_twice(window)}", expr)
+    for window in sorted({match[1] for match in re.finditer(rf"{BEFORE_WINDOW}([0-9dhms]+)", expr)}):
+        doubled = re.sub(rf"({BEFORE_WINDOW}){window}(?![0-9dhms])", rf"\g<1>{_twice(window)}", expr)
         yield Mutation(f"{window} doubled", doubled)
     for matcher in sorted(set(MATCHER.findall(expr))):
         changed = expr

@@ -18,6 +18,8 @@ from pathlib import Path
 from alerts.rules import Case, Links, Rule, RuleFile
 from alerts.rules_defaults import rule_files
 from alerts.rules_tests_limits import bound
+from alerts.slo.kinds import born_over_s
+from alerts.slo.promql import BORN_WITH, duration, tile_s
 from alerts.slo.spec import Slo
 from tests.rule_mutations import rule_mutations
 
@@ -59,11 +61,17 @@ def mutants(slo: Slo, file: RuleFile) -> list[Mutant]:
 def equivalent(slo: Slo, one: Mutant) -> bool:
     """Whether a mutant says the same in all circumstances.
 
-    The images behind events are joined to them by model, so that a matcher of the model only saves work. A floor of
-    events is of no account where the lower bound cannot exceed its limit with half as many again either.
+    The images behind events are joined to them by model, so that a matcher of the model only saves work; what a series
+    was born with is joined to births by all labels, and the least of all tiles does not depend on their length. A floor
+    of events is of no account where the lower bound cannot exceed its limit with half as many again either.
     """
     if "design_effect" in one.name and one.what.startswith(("model=", "model!=")):
         return True
+    if one.name == BORN_WITH:
+        if one.what == f"{duration(tile_s(born_over_s(slo)))} doubled":
+            return True
+        if one.what.endswith(" dropped") and not one.what.startswith(("slo=", "counter=")):
+            return True
     grown = re.search(r"-> > (\d+(?:\.\d+)?)$", one.what)
     at = re.search(r" at (\d+) ", one.what)
     if not grown or not at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ import httpx
 import jsonschema
 import pytest
 
+from monitor.alert_actions import AlertActions, Outcome, parse_group
 from monitor.http_server import serve
 from monitor.live_settings import LiveSettings
 from monitor.schemas import read_schema
-from monitor.settings import load_settings
+from monitor.settings import Settings, load_settings
+from monitor.store.canary import StoredCanary
 from monitor.store.store import Store
-from monitor.store.values import StoredQuality
+from monitor.store.values import OutboxMessage, StoredQuality
 from monitor.web import create_app
 from monitor.web_alerts import MOST_BYTES, alerts_router
 from monitor.web_state import StoreState
@@ -176,6 +179,92 @@ class TestOnce:
     def test_a_rollback_of_another_version_does_not_wait(self, service: Service) -> None:
         assert len(service.post(alert("rollback", "a"), alert("rollback", "b"))["actions"]) == 1
         assert len(service.post(alert("rollback", "c", labels={"version": "4"}))["actions"]) == 1
+
+
+class TestAtOnce:
+    @pytest.mark.parametrize(
+        ("first", "second", "count"),
+        [
+            (("retrain", "f1"), ("retrain", "f2"), 1),
+            (("rollback", "f1"), ("rollback", "f2"), 1),
+            (("relabel", "f1"), ("relabel", "f1"), 1),
+            (("relabel", "f1"), ("relabel", "f2"), 2),
+        ],
+    )
+    def test_of_two_processes_one_asks(
+        self, service: Service, first: tuple[str, str], second: tuple[str, str], count: int, tmp_path: Path
+    ) -> None:
+        settings = load_settings(tmp_path / "segwatch.yaml", {})
+        together(service.store, service.store, settings, first, second, count)
+
+    def test_a_rollback_that_the_canary_asked_for_is_not_asked_for_again(self, service: Service) -> None:
+        assert canary_asks(service.store, cooldown_us=24 * HOUR_US)
+        told = service.post(alert("rollback"))
+        assert "after canary-1" in told["ignored"][0]["reason"]
+        service.clock.now_us += 24 * HOUR_US
+        assert service.post(alert("rollback"))["actions"]
+
+    def test_nor_does_the_canary_ask_for_one_that_an_alert_asked_for(self, service: Service) -> None:
+        service.post(alert("rollback"))
+        assert not canary_asks(service.store, cooldown_us=24 * HOUR_US)
+        assert len(service.actions()) == 1
+        [stored] = service.store.canaries.verdicts()
+        assert stored.requested_at_us is None  # so that it asks once the cooldown is over
+        service.clock.now_us += 24 * HOUR_US
+        assert canary_asks(service.store, cooldown_us=24 * HOUR_US)
+
+    def test_what_a_canarys_request_names_may_have_been_purged_since(self, service: Service) -> None:
+        service.store.purge(["secret-1"], None, "test", "asked", lambda state, _: state)
+        canary_asks(service.store, cooldown_us=0)
+        assert service.actions()[0]["evidence"]["samples"] == [{"input_id": "b"}]
+
+
+def canary_asks(store: Store, cooldown_us: int) -> bool:
+    """Whether a canary's request to roll version 3 back goes out."""
+    now_us = store.now_us()
+    evidence = {"samples": [{"input_id": "secret-1"}, {"input_id": "b"}]}
+    value = json.dumps({"type": "segwatch.rollback_requested.v1", "evidence": evidence}).encode()
+    message = OutboxMessage(f"canary-{len(store.actions.queued(TOPIC)) + 1}", TOPIC, None, value)
+    leader = store.try_lead()
+    assert leader is not None
+    with leader:
+        row = StoredCanary("street", "2", "3", now_us, now_us, b"{}")
+        return leader.record_canary(row, [message], cooldown_us=cooldown_us)
+
+
+def together(
+    store: Store, other: Store, settings: Settings, first: tuple[str, str], second: tuple[str, str], count: int
+) -> None:
+    """Two web processes get an alert each, (action, fingerprint), and look at the store before either has asked."""
+    meet = threading.Barrier(2, timeout=30)
+    outcomes: list[Outcome] = []
+
+    def take(own: Store, action: str, fingerprint: str) -> None:
+        actions = AlertActions(own, lambda: settings)
+        evidence = actions._evidence
+
+        def meeting(*arguments: Any) -> dict[str, Any]:
+            meet.wait()
+            return evidence(*arguments)
+
+        actions._evidence = meeting  # type: ignore[method-assign]
+        group = parse_group(json.dumps(grouped(alert(action, fingerprint))).encode())
+        outcomes.append(actions.take(group, "test"))
+
+    both = ((store, *first), (other, *second))
+    threads = [threading.Thread(target=take, args=arguments) for arguments in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(outcomes) == 2
+    assert len(store.actions.queued(TOPIC)) == sum(len(one.new) for one in outcomes) == count
+    assert len(store.read_audit(what=f"action.{first[0]}")) == count
+    if count == 1 and first[1] == second[1]:
+        assert sum(len(one.known) for one in outcomes) == 1
+    elif count == 1:
+        [left] = [one for outcome in outcomes for one in outcome.ignored]
+        assert "cooling down until" in left["reason"]
 
 
 class TestLeftOut:

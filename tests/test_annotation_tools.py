@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 
 from monitor.annotation_intake import CvatPulls
+from monitor.annotation_tools import label_studio
 from monitor.annotation_tools.http import ToolApi, ToolError
 from monitor.cli import cli
 from monitor.errors import InputError, SettingsError
@@ -29,6 +30,7 @@ from monitor.live_settings import LiveSettings
 from monitor.masks import encode_rle
 from monitor.records import Label, Limits, decode
 from monitor.settings import Settings
+from monitor.status import status
 from monitor.store.store import Store
 from monitor.web import create_app
 from monitor.web_labels import labels_router
@@ -270,18 +272,25 @@ class Web:
         )
         web = msgspec.structs.replace(settings.web, token=TOKEN)
         self.settings = msgspec.structs.replace(settings, annotation=annotation, web=web)
-        self.store = Store.open(self.settings, write=True)
+        self.now_us = NOW_US
+        self.store = Store.open(self.settings, write=True, clock=lambda: self.now_us)
         live = LiveSettings(self.settings, lambda: self.settings)
         self.document: dict[str, Any] = {}
+        self.fails: BaseException | None = None
         self.fetched = 0
-        self.pulls = CvatPulls(self.store, live, client=lambda _: self, first_pause_s=0.01)  # type: ignore[arg-type, return-value]
+        self.pulls = self.other_pulls()
         app = create_app(StoreState(self.store, live), "127.0.0.1", [labels_router(self.store, live, self.pulls)])
         self.client = TestClient(app, base_url="http://127.0.0.1")
 
+    def other_pulls(self) -> CvatPulls:
+        """As another process would have them."""
+        live = LiveSettings(self.settings, lambda: self.settings)
+        return CvatPulls(self.store, live, client=lambda _: self, chance=lambda: 1.0)  # type: ignore[arg-type, return-value]
+
     def job_document(self, _job_id: int) -> dict[str, Any]:
         self.fetched += 1
-        if self.fetched == 1:
-            raise ToolError("no answer")
+        if self.fails is not None:
+            raise self.fails
         return self.document
 
     def label_studio(self, body: Any, secret: str = SECRET) -> Any:
@@ -402,12 +411,13 @@ class TestCvatsWebhook:
         until = time.monotonic() + 20
         while len(labels_in(web)) < 2 and time.monotonic() < until:
             time.sleep(0.02)
+        web.now_us += 1
         web.cvat(self.EVENT)  # again, when it is stored
-        while web.fetched < 3 and time.monotonic() < until:
+        while (web.fetched < 2 or web.store.annotation_jobs.rows()) and time.monotonic() < until:
             time.sleep(0.02)
         stop.set()
         thread.join(10)
-        assert web.fetched == 3  # refused, fetched, fetched again
+        assert web.fetched == 2  # three reports at once are one job
         first, second = labels_in(web)
         assert (first.input_id, first.annotator, first.purpose, first.selection_probability) == (
             "input-000000",
@@ -419,6 +429,62 @@ class TestCvatsWebhook:
         read = decode(raw_of(first), Limits())
         assert isinstance(read, Label) and read.instances is not None
         assert msgspec.to_builtins(read.instances[0].mask)["counts"] == square(10)["counts"]
+
+    def test_a_job_that_a_process_died_over_is_fetched_by_the_next(self, web: Web) -> None:
+        web.document, web.fails = job_document(), SystemExit()
+        assert web.cvat(self.EVENT).status_code == 202
+        with pytest.raises(SystemExit):
+            web.pulls.once()
+        other = web.other_pulls()
+        assert not other.once()  # its lease holds
+        assert status(web.store, web.now_us)["annotation_jobs"]["waiting"] == 1
+        web.now_us, web.fails = web.now_us + HOUR_US, None
+        assert status(web.store, web.now_us)["annotation_jobs"]["waiting_seconds"] == 3600
+        assert other.once() and not other.once()
+        assert len(labels_in(web)) == 2 and web.store.annotation_jobs.rows() == []
+        assert status(web.store, web.now_us)["annotation_jobs"]["waiting_seconds"] is None
+
+    def test_while_cvat_is_away_a_job_waits_ever_longer_and_is_never_given_up(self, web: Web) -> None:
+        web.document, web.fails = job_document(), ToolError("no answer")
+        web.cvat(self.EVENT)
+        for attempt in range(1, 21):
+            assert web.pulls.once()
+            [row] = web.store.annotation_jobs.rows()
+            assert (row.attempts, row.error) == (attempt, "no answer")
+            assert row.next_us - web.now_us == min(5 * 2 ** (attempt - 1), 3600) * 1_000_000
+            assert not web.pulls.once()
+            web.now_us = row.next_us
+        web.fails = None
+        assert web.pulls.once() and len(labels_in(web)) == 2
+
+    def test_a_change_while_a_job_is_fetched_has_it_fetched_again(self, web: Web) -> None:
+        web.document = job_document()
+        fetch = web.job_document
+
+        def changed_meanwhile(job_id: int) -> dict[str, Any]:
+            web.now_us += 1
+            web.cvat(self.EVENT)
+            return fetch(job_id)
+
+        web.job_document = changed_meanwhile  # type: ignore[method-assign, assignment]
+        web.cvat(self.EVENT)
+        assert web.pulls.once()
+        assert [row.attempts for row in web.store.annotation_jobs.rows()] == [0]
+        web.job_document = fetch  # type: ignore[method-assign]
+        assert web.pulls.once() and web.store.annotation_jobs.rows() == []
+
+    def test_a_job_that_cannot_be_stored_is_said_and_tried_again_once_it_changes(self, web: Web) -> None:
+        web.document = job_document()
+        web.document["meta"]["frames"][0]["name"] = "elsewhere.png"
+        web.cvat(self.EVENT)
+        assert web.pulls.once() and not web.pulls.once()
+        assert labels_in(web) == []
+        [row] = web.store.annotation_jobs.rows()
+        assert row.state == "refused" and "elsewhere" not in row.error
+        assert status(web.store, web.now_us)["annotation_jobs"] == {"waiting": 0, "waiting_seconds": None, "refused": 1}
+        web.document = job_document()
+        web.cvat(self.EVENT)
+        assert web.pulls.once() and len(labels_in(web)) == 2
 
     def test_a_wrong_signature_and_other_states_do_nothing(self, web: Web) -> None:
         assert web.cvat(self.EVENT, secret="other").status_code == 401
@@ -435,6 +501,9 @@ class Tool(BaseHTTPRequestHandler):
     tasks: list[dict[str, Any]]
     patches: list[dict[str, Any]]
     seen: list[str]
+    most_imports: ClassVar[int] = 1000
+    """After so many imports, one is taken and then answered by a proxy that has lost patience."""
+    knows_queries: ClassVar[bool] = True
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -455,7 +524,8 @@ class Tool(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query, _ = self._asked()
         document = job_document()
-        wanted = ("Token old", "Bearer access") if "/projects/" in path else ("Bearer pat",)
+        studio = "/projects/" in path or path == "/api/tasks"
+        wanted = ("Token old", "Bearer access") if studio else ("Bearer pat",)
         if self.headers["Authorization"] not in wanted:
             self._answer(401, {"detail": "no"})
         elif path == "/api/labels":
@@ -473,6 +543,11 @@ class Tool(BaseHTTPRequestHandler):
         elif path == "/api/tasks/2/annotations/":
             drawn = [shape for body in self.patches for shape in body["shapes"]]
             self._answer(200, {"version": 0, "tags": [], "shapes": drawn, "tracks": []})
+        elif path == "/api/tasks" and query["project"] == "2":
+            asked = {one["value"] for one in json.loads(query["query"])["filters"]["items"]}
+            found = [one for one in self.tasks if one["data"]["input_id"] in asked or not self.knows_queries]
+            start = (int(query["page"]) - 1) * 2  # a server may give fewer than it is asked for
+            self._answer(200, {"total": len(found), "tasks": found[start : start + 2]})
         elif path == "/api/projects/2/export" and query == {"exportType": "JSON"}:
             done = [{"id": 1, "completed_by": 3, "updated_at": "2026-11-23T13:00:00Z"}]
             tasks = [
@@ -496,6 +571,9 @@ class Tool(BaseHTTPRequestHandler):
             self._answer(404, {})
             return
         self.tasks.extend(body)
+        if sum(one.startswith("POST /api/projects") for one in self.seen) > self.most_imports:
+            self._answer(503, {"detail": "upstream"})
+            return
         self._answer(201, {"task_count": len(body)})
 
     def do_PATCH(self) -> None:
@@ -538,6 +616,45 @@ class TestClients:
             assert json.loads(back.stdout)["outcomes"] == {outcome: COUNT}, back.output
         masks = stored(settings)["input-000003"].instances or []
         assert msgspec.to_builtins(masks[0].mask)["counts"] == encode_rle(RING)["counts"]
+
+    @pytest.mark.parametrize("knows_queries", [True, False])
+    def test_a_push_that_breaks_off_doubles_no_task_and_gives_back_only_what_is_not_there(
+        self, filled: Settings, tool: tuple[str, type[Tool]], monkeypatch: pytest.MonkeyPatch, knows_queries: bool
+    ) -> None:
+        studio = with_tool(filled, "labelstudio", tool[0], "old")
+
+        def held() -> int:
+            return len(json.loads(segwatch(studio, "relabel", "list", "--state", "claimed", "--json").stdout)["items"])
+
+        monkeypatch.setattr(label_studio, "AT_ONCE", 2)
+        tool[1].most_imports, tool[1].knows_queries = 1, knows_queries
+        broken = segwatch(studio, "relabel", "push")
+        assert isinstance(broken.exception, ToolError) and "503" in str(broken.exception)
+        assert len(tool[1].tasks) == 4  # the proxy's answer was not taken for leave to send the same again
+        assert held() == 2
+        tool[1].most_imports = 1000
+        done = segwatch(studio, "relabel", "push", "--json")
+        assert json.loads(done.stdout)["samples"] == COUNT - 2, done.output
+        assert sorted(one["data"]["input_id"] for one in tool[1].tasks) == [f"input-{i:06d}" for i in range(COUNT)]
+        assert held() == COUNT
+        with Store.open(studio, write=True) as store:  # as when the leases of a push that was killed have ended
+            store.relabel.release([f"input-{i:06d}" for i in range(COUNT)], "labelstudio")
+        assert json.loads(segwatch(studio, "relabel", "push", "--json").stdout)["samples"] == COUNT
+        assert len(tool[1].tasks) == COUNT
+
+    def test_a_sample_whose_task_was_labelled_gets_another_one(
+        self, filled: Settings, tool: tuple[str, type[Tool]]
+    ) -> None:
+        settings = with_tool(filled, "labelstudio", tool[0], "old")
+        tool[1].tasks.append({"data": {"input_id": "input-000002"}, "is_labeled": True})
+        assert json.loads(segwatch(settings, "relabel", "push", "--json").stdout)["samples"] == COUNT
+        assert len(tool[1].tasks) == COUNT + 1
+
+    def test_queries_fit_into_an_address_whatever_inputs_are_called(self) -> None:
+        inputs = [f'/mnt/kamera-süd/{"x" * (i % 200)}"{i}' for i in range(100)]
+        portions = list(label_studio._queries(inputs))
+        assert [one for some in portions for one in some] == inputs
+        assert max(len(quote(label_studio._query(some))) for some in portions) <= 3000 and len(portions) > 1
 
     def test_a_personal_token_is_changed_for_one_of_a_few_minutes(
         self, filled: Settings, tool: tuple[str, type[Tool]]
@@ -603,6 +720,55 @@ class TestClients:
         for url in ("file:///etc/passwd", "http://", "http://u:p@host", "ftp://host"):
             with pytest.raises(SettingsError, match="annotation.url"):
                 ToolApi(url, lambda: "", 5)
+
+    def test_a_proxy_of_the_environment_never_sees_the_token(
+        self, tool: tuple[str, type[Tool]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, tool[0])
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ToolError, match="no answer"):
+            ToolApi("http://segwatch.invalid", lambda: "Bearer pat", 5, pause=lambda _: None).call("GET", "/api/labels")
+        assert tool[1].seen == []
+
+    @pytest.mark.parametrize(
+        ("pieces", "announced", "why"),
+        [
+            ([b"x" * 600] * 3, None, "more than 1000 bytes"),
+            ([b"x"] * 40, None, "takes longer than 1 s"),
+            ([b"x" * 10], 20, "no answer"),
+        ],
+    )
+    def test_an_answer_is_bounded_in_size_and_time_and_a_cut_off_one_is_none(
+        self, pieces: list[bytes], announced: int | None, why: str
+    ) -> None:
+        class Slow(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                if announced is not None:
+                    self.send_header("Content-Length", str(announced))
+                self.end_headers()
+                for piece in pieces:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    if stop.wait(0.05 if len(piece) == 1 else 0):
+                        return
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        stop = threading.Event()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api = ToolApi(f"http://127.0.0.1:{server.server_port}", lambda: "", 0.1, pause=lambda _: None)
+        try:
+            with pytest.raises(ToolError, match=why):
+                api.call("GET", "/", most=1000)
+        finally:
+            stop.set()
+            server.shutdown()
+            server.server_close()
 
     def test_settings_that_are_missing_are_named(self, filled: Settings) -> None:
         assert "annotation.tool is not set" in str(segwatch(filled, "relabel", "push").exception)

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
+from monitor import canary_sample
 from monitor.canary import Asked, compare
 from monitor.canary_watch import newest_versions
 from monitor.cli import cli
@@ -27,17 +28,20 @@ from monitor.metrics import families
 from monitor.schemas import read_schema
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
+from monitor.store.canary import Canaries, Seen
 from monitor.store.store import Store
 from monitor.store.values import PaneExtent
 from monitor.web import create_app
 from monitor.web_canary import CanaryState, canary_router
 from monitor.web_state import StoreState
+from monitor.windows import DAY_US, SECOND_US, to_text
 from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
-from tests.made_canary import WIDTH, both, labels, offsets, pooled, prediction
-from tests.made_labels import square
+from tests.made_canary import START_US, WIDTH, at, both, labels, offsets, pooled, prediction
+from tests.made_labels import label, square
 
 GOOD = offsets(300, 2.0, 1)
 WORSE = offsets(300, 2.7, 2)
+PANE_US = 300 * SECOND_US
 ASKED = Asked("street", "1", "2")
 WATCH = {"watch": ["street:1:2"]}
 
@@ -153,12 +157,80 @@ class TestPairs:
         assert car["difference"] == pytest.approx(alone["difference"])
         assert car["upper"] - car["lower"] > alone["upper"] - alone["lower"]
 
+    def test_of_the_stable_version_only_what_it_did_since_the_canary_came_is_compared(
+        self, store: Store, settings: Settings
+    ) -> None:
+        early = [prediction(i, "1", 15, event_time=to_text(at(i) - 48 * HOUR_US)) for i in range(1000, 1050)]
+        put(store, settings, [*early, *both(GOOD[:60], WORSE[:60]), *labels([*range(60), *range(1000, 1050)])])
+        shown = told(store, settings)
+        assert (shown["pairs"], shown["labels"]) == (60, {"stable": 60, "canary": 60})
+
+    def test_beyond_a_bound_the_labels_that_were_made_first_count_and_that_is_said(
+        self, store: Store, settings: Settings
+    ) -> None:
+        few = msgspec.structs.replace(settings, canary=msgspec.structs.replace(settings.canary, most_pairs=20))
+        more = [prediction(i, "1", 15) for i in range(300, 420)]  # of the stable version alone, and labelled first
+        late = [label(i, START_US + 10 * HOUR_US + i, ("car", square(0, WIDTH))) for i in range(300)]
+        put(store, settings, [*both(GOOD, WORSE), *more, *labels(range(300, 420)), *late])
+        shown = told(store, few)
+        assert of(shown, "car")["canary"] == pytest.approx(pooled(WORSE[:100]))
+        assert (shown["pairs"], shown["labels"]) == (100, {"stable": 200, "canary": 100})
+        assert "only the labelled records whose labels were made first: 200 of 420 and 100 of 300" in shown["notes"]
+        assert not any("made first" in note for note in told(store, settings)["notes"])
+
     def test_a_slice_and_a_range_of_time_choose_records(self, store: Store, settings: Settings) -> None:
         put(store, settings, [*both(GOOD, WORSE), *labels(range(300))])
         shown = told(store, settings, Asked("street", "1", "2", slice_key="camera=1"))
         mine = [i for i in range(300) if i % 3 == 1]
         assert of(shown, "car")["canary"] == pytest.approx(pooled([WORSE[i] for i in mine]))
         assert (shown["pairs"], shown["shared_inputs"], shown["slice"]) == (100, 100, "camera=1")
+        assert told(store, settings, Asked("street", "1", "2", slice_key="Camera=1"))["shared_inputs"] == 0
+        part = told(store, settings, Asked("street", "1", "2", at(10), at(50)))
+        assert (part["pairs"], part["shared_inputs"], part["agreement"]["compared"]) == (40, 40, 40)
+
+
+class TestManyInputs:
+    """A canary that has seen more than can be looked at: nothing that is read grows with it."""
+
+    def test_the_records_of_some_panes_are_looked_at_the_same_ones_whoever_asks(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(store, settings, both(GOOD, WORSE))
+        whole = canary_sample.chosen_inputs(store, Seen("street", ("1", "2")), PANE_US, DAY_US * 30)
+        assert [one.input_id for one in whole] == [f"input-{i:06d}" for i in range(300)]
+        monkeypatch.setattr(canary_sample, "MOST_LOOKED_AT", 50)
+        first, second = (
+            canary_sample.chosen_inputs(store, Seen("street", ("1", "2")), PANE_US, DAY_US * 30) for _ in range(2)
+        )
+        assert first == second and 50 <= len(first) < 60
+        panes = {one.event_time_us // PANE_US for one in first}
+        assert len(panes) >= 10  # of five inputs each, from all over the five hours
+        assert max(panes) - min(panes) > 30
+        shown = told(store, settings)
+        assert (shown["shared_inputs"], shown["agreement"]["compared"]) == (300, len(first))
+
+    def test_where_the_canary_sees_little_of_the_traffic_not_all_of_it_is_passed(self) -> None:
+        stable = dict.fromkeys(range(0, 10_000, 10), 10_000)
+        own = dict.fromkeys(stable, 1)
+        assert len(canary_sample.spans(stable, own, 10)) == 10
+        assert canary_sample.spans({}, {}, 10) == []
+
+    def test_panes_whose_masks_have_gone_are_not_looked_at(self, store: Store, settings: Settings) -> None:
+        put(store, settings, both(GOOD, WORSE))
+        found = canary_sample.chosen_inputs(store, Seen("street", ("1", "2")), PANE_US, HOUR_US)
+        assert len(found) in range(60, 71)
+        assert found[-1].input_id == "input-000299"
+
+    def test_the_leader_and_the_gates_count_no_inputs(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> int:
+            raise AssertionError("all inputs are counted")
+
+        monkeypatch.setattr(Canaries, "count_shared", refuse)
+        put(store, settings, [*both(GOOD, WORSE), *labels(range(250))])
+        (stored,) = store.canaries.verdicts()
+        assert json.loads(stored.payload)["shared_inputs"] is None
 
 
 class TestSplitTraffic:

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -282,6 +283,16 @@ class TestTensors:
         found = map_of(record["semantic"]["confidence_png"]).astype(float)
         assert np.abs(found - 255 * shares.max(axis=0)).max() <= 0.51
 
+    @pytest.mark.parametrize("values", ["classes", "logits", "probabilities"])
+    @pytest.mark.parametrize("shape", [(0, 6, 8), (3, 0, 8), (0, 2**39, 2**39), (2**39, 2**39, 0)])
+    def test_a_map_of_no_size_is_refused(self, converted: Convert, values: str, shape: tuple[int, ...]) -> None:
+        for as_bytes in (False, True):
+            sent = {"name": "map", "datatype": "FP32", "shape": list(shape)}
+            sent |= {"parameters": {"binary_data_size": 0}} if as_bytes else {"data": []}
+            lines = [PAIR[0], event("response", response(outputs=[sent]))]
+            done = converted(lines, instances=None, semantic={"tensor": "map", "values": values})
+            assert "response.map" in done.refusal
+
     def test_a_map_of_classes_of_more_than_8_bits(self, converted: Convert) -> None:
         classes = np.arange(48, dtype=np.int64).reshape(6, 8) * 10
         sure = np.full((6, 8), 0.5, np.float32)
@@ -313,7 +324,33 @@ class TestTensors:
         asked = event("request", request(inputs=[tensor("image", empty)]))
         lines = [asked, event("response", response(outputs=outputs))]
         done = converted(lines, image={"tensor": "image", "layout": "hwc"}, batch=True)
-        assert "batch: 1000000000 entries, at most 1024 are read" in done.refusal
+        assert "batch: 1000000000 entries, 1 to 1024 are read" in done.refusal
+
+    def test_a_batch_of_none_is_said(self, converted: Convert) -> None:
+        outputs = [tensor(name, np.zeros((0, 3), np.uint8)) for name in ("labels", "scores", "masks")]
+        asked = event("request", request(inputs=[tensor("image", np.zeros((0, 6, 8, 3), np.uint8))]))
+        done = converted([asked, event("response", response(outputs=outputs))], batch=True)
+        assert "batch: 0 entries" in done.refusal
+
+    def test_more_objects_than_a_record_may_have_are_refused_before_they_are_made(self, converted: Convert) -> None:
+        many = np.zeros(300_000, np.uint8)
+        outputs = [tensor("labels", many), tensor("scores", many), tensor("masks", np.zeros((300_000, 0, 0), np.uint8))]
+        tracemalloc.start()
+        try:
+            done = converted([PAIR[0], event("response", response(outputs=outputs))])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert "response: 300000 instances, at most 10000 are read" in done.refusal
+        assert peak < 30 * 2**20
+
+    @pytest.mark.parametrize("form", ["pixels", "coco"])
+    def test_masks_of_no_size_are_as_many_as_there_are_objects_or_refused(self, converted: Convert, form: str) -> None:
+        endless = np.zeros((1_000_000_000, 0), np.uint8)
+        outputs = [tensor("labels", CLASSES), tensor("scores", SCORES), tensor("masks", endless)]
+        lines = [PAIR[0], event("response", response(outputs=outputs))]
+        done = converted(lines, instances={**MAPPING["instances"], "form": form})
+        assert "2 classes, 2 scores, 0 masks" in done.refusal
 
     def test_entries_of_a_batch_that_differ_in_number_are_refused(self, converted: Convert) -> None:
         assert "batch: first dimensions differ" in converted(PAIR, batch=True).refusal
@@ -351,9 +388,7 @@ class TestSeldon:
 
 class TestMLServer:
     def test_topics_of_inputs_and_outputs_are_joined_by_key(self, converted: Convert) -> None:
-        asked = kafka_message(
-            request(id="body"), {"mlserver-model": "street", "mlserver-version": "v0.1"}, key="key-1"
-        )
+        asked = kafka_message(request(id="body"), {"mlserver-model": "street", "mlserver-version": "v0.1"}, key="key-1")
         answer = kafka_message(response(model_version=None), {"Ce-Id": "key-1"}, key="key-1")
         record = converted([asked, answer], "mlserver", version={"from": "event.mlserver-version"}).record
         assert record["input_id"] == "key-1" and record["model"] == {"name": "street", "version": "v0.1"}
@@ -404,9 +439,10 @@ class TestSageMaker:
         assert converted([captured(asked, self.ANSWER)], "sagemaker", **how).record["image"] == {
             "uri": "s3://images/7.jpg"
         }
-        assert "uri_refused" in converted(
-            [captured({"image_uri": "s3://else/7.jpg"}, self.ANSWER)], "sagemaker", **how
-        ).refusal
+        assert (
+            "uri_refused"
+            in converted([captured({"image_uri": "s3://else/7.jpg"}, self.ANSWER)], "sagemaker", **how).refusal
+        )
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -522,7 +558,6 @@ class TestMapping:
         for changes in ({"sequence": From("request.id")}, {"latency": "events"}, {"unanswered": "error"}):
             assert msgspec.structs.replace(base, **changes).needs_request
         assert msgspec.convert(MAPPING, Mapping).needs_request
-
 
     def test_the_one_in_the_docs_is_one(self, tmp_path: Path, checkout: Path, converted: Convert) -> None:
         page = (checkout / "docs" / "ways-in.md").read_text(encoding="utf-8")

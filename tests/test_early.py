@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import msgspec
 import numpy as np
 import pytest
@@ -24,12 +25,13 @@ from monitor import early, early_feed
 from monitor.drift import ScoredWindow
 from monitor.early_feed import Feed
 from monitor.errors import StoreError
+from monitor.schemas import read_schema
 from monitor.settings import Settings
 from monitor.status import status
 from monitor.store.leader import Leader
 from monitor.store.store import Store
 from monitor.store.values import EarlyReading
-from monitor.windows import DAY_US, SECOND_US
+from monitor.windows import DAY_US, SECOND_US, to_text
 from tests.embedded import HOUR_US, open_store, settings_of
 from tests.test_evaluate import BEGAN_US, evaluating, payload, put_watermark, queued, read
 
@@ -252,6 +254,12 @@ def state(store: Store) -> tuple[EarlyReading, bytes]:
     return reading, stored.state
 
 
+def requested(store: Store) -> list[dict[str, Any]]:
+    """Requests to relabel that wait in the outbox."""
+    found = [msgspec.json.decode(one.message.value or b"") for one in store.actions.queued("segwatch.actions")]
+    return [one for one in found if one["type"] == "segwatch.relabel_requested.v1"]
+
+
 def move_to(store: Store, hours: float) -> None:
     """The watermark closes all that ends up to then."""
     put_watermark(store, BEGAN_US + round(hours * HOUR_US) + 10 * SECOND_US)
@@ -273,9 +281,25 @@ class TestInTheService:
             assert len(scored) == 1
             assert reading.alarm and reading.alarm_at_us is not None
             assert BEGAN_US + HOUR_US < reading.alarm_at_us <= BEGAN_US + 1.25 * HOUR_US
-            assert queued(store) == []  # the window's verdict asks for actions, not the early alarm
+            assert queued(store) == []  # the window's verdict alarms, not the early one
+            early_items = store.relabel.items()
+            assert len(early_items) == 13  # half of what the day has for drift: the window is still to come
+            assert {one.cause for one in early_items} == {f"drift: early {to_text(reading.alarm_at_us)}"}
+            assert all(int(one.input_id.removeprefix("input-")) >= 1000 for one in early_items)
+            evaluator.tick()
+            assert store.relabel.items() == early_items
+            [asked] = requested(store)
+            assert {one["input_id"] for one in asked["evidence"]["samples"]} == {one.input_id for one in early_items}
+            jsonschema.validate(asked, read_schema(asked["type"]))
+        with evaluating(store, settings) as evaluator:  # another leader
+            evaluator.tick()
+            assert store.relabel.items() == early_items
+        with evaluating(store, settings, on_score=scored.append) as evaluator:
             move_to(store, 2)
             evaluator.tick()
+        every = store.relabel.items()
+        assert len({one.input_id for one in every}) == len(every)  # of a shift no sample twice
+        assert 13 < len(every) <= 25 and len(requested(store)) == 2
         assert [one.early is not None for one in scored] == [False, True]
         shown = payload(store.scores("street")[1])["early"]
         assert shown["evidence"] >= shown["run_length"]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from alerts.installation import Installation
 from alerts.rules import Links
 from alerts.rules_defaults import default_slos, rule_files
 from dashboards.grafana.render import DASHBOARDS, PAGES, render
@@ -284,7 +285,9 @@ def test_an_unwritable_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("instance", ["segwatch", "web:8600"])
 def test_rules_give_what_dashboards_choose_by(instance: str) -> None:
     (file,) = [
-        one for one in rule_files(default_slos(), Links("r", "p"), "watch", instance) if one.name == "dashboards"
+        one
+        for one in rule_files(default_slos(), Links("r", "p"), Installation("watch", instance))
+        if one.name == "dashboards"
     ]
     for group in file.groups:
         assert len(group.rules) <= 20

@@ -315,6 +315,21 @@ class TestRedaction:
         region = region_of(one, CLASSES, {"dog"}, (1000, 1000), (64, 64), 10**7)
         assert region.any(1).all()
 
+    @pytest.mark.parametrize("place", range(7))
+    def test_small_and_thin_objects_of_a_map_survive_it_wherever_they_lie(self, place: int) -> None:
+        indices = np.zeros((300, 410), np.uint8)
+        indices[200, 100 + place] = 1  # a single pixel
+        indices[:150, 300 + place : 302 + place] = 1
+        done, png = cv2.imencode(".png", indices)
+        assert done
+        one = record(1, instances=None, semantic={"classes_png": base64.b64encode(png.tobytes()).decode()})
+        region = region_of(one, CLASSES, {"dog"}, (300, 410), (43, 59), 10**6)
+        wanted = np.zeros((43, 59), np.bool_)
+        for row, column in np.argwhere(indices).tolist():  # every pixel of the result that it reaches into
+            rows = slice(row * 43 // 300, -(-(row + 1) * 43 // 300))
+            wanted[rows, column * 59 // 410 : -(-(column + 1) * 59 // 410)] = True
+        np.testing.assert_array_equal(region, wanted)
+
     def test_other_classes_stay(self) -> None:
         one = record(1, instances=[self.instance("cat", self.masks()[0])])
         assert not region_of(one, CLASSES, {"dog"}, self.SIZE, self.SIZE, 10**6).any()

@@ -358,6 +358,40 @@ class TestOnceEach:
         assert store.outbox_pending() == 1  # the dead letter from when it was refused
 
 
+class TestNew:
+    """A retraining waits for new labels: an input's label is new once."""
+
+    def later(self, store: Store, settings: Settings, hours: int, *records: dict[str, Any]) -> int:
+        """Read and judge so many hours later; how many labels are new since ``NOW_US``."""
+        feed(store, settings, [encode(record) for record in records], topic_id=next(_topics))
+        evaluator = Evaluator(store, settings, wall_us=lambda: NOW_US + hours * HOUR_US)
+        evaluator.finish()
+        evaluator.close()
+        return store.actions.labels_ready("street", NOW_US)
+
+    def test_neither_a_second_annotator_nor_a_correction_nor_other_classes_make_it_new_again(
+        self, store: Store, settings: Settings
+    ) -> None:
+        put(store, settings, seen(1, EVENT_US, CAR), label(1, after(EVENT_US), ("car", square(5))))
+        assert self.later(store, settings, 1, label(1, after(EVENT_US), ("car", square(3)), annotator="bob")) == 0
+        assert self.later(store, settings, 2, label(1, after(EVENT_US), ("car", square(1)), annotation_version=2)) == 0
+        with store.try_lead() as leader:
+            leader.judge_again("street", "1", "[]")
+        assert self.later(store, settings, 3) == 0
+        assert store.judged("street")[0].revision == 3
+        assert store.actions.labels_ready("street", NOW_US - 1) == 1
+
+    def test_a_label_that_fits_no_record_is_not_new_and_its_correction_is(
+        self, store: Store, settings: Settings
+    ) -> None:
+        bad = label(1, after(EVENT_US), ("tram", square(0)))
+        assert self.later(store, settings, 1, seen(1, EVENT_US, CAR), bad) == 0
+        assert store.actions.labelled("street", NOW_US, 10) == []
+        good = label(1, after(EVENT_US), ("car", square(0)), annotation_version=2)
+        assert self.later(store, settings, 2, good) == 1
+        assert [one.input_id for one in store.actions.labelled("street", NOW_US, 10)] == ["input-000001"]
+
+
 class TestTooLate:
     def test_a_correction_that_comes_after_the_masks_are_gone_is_counted_and_changes_nothing(
         self, store: Store, settings: Settings

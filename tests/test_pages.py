@@ -373,6 +373,26 @@ class TestRoles:
         assert audited(closed_site, "relabel.claim")[-1].who == "http:lara"
         client.post("/api/v1/relabel/release", json={"as": "lara", "inputs": [HOSTILE["path"]]})
 
+    @pytest.mark.parametrize("path", ["claim", "renew", "release", "done"])
+    def test_a_lease_belongs_to_whoever_is_known_and_operators_act_for_others(
+        self, closed_site: Site, path: str
+    ) -> None:
+        before = closed_site.store.relabel.items()
+        lines = len(closed_site.store.read_audit())
+        body = {"as": "maria", "n": 1} if path == "claim" else {"as": "maria", "inputs": ["frame-000003"]}
+        address = f"/api/v1/relabel/{path}"
+        refused = closed_site.client("lara").post(address, json=body)
+        assert refused.status_code == 403 and "lara may not act for maria" in refused.json()["error"]
+        assert closed_site.store.relabel.items() == before
+        assert [one.what for one in closed_site.store.read_audit()[lines:]] == ["web.refused"]
+        allowed = closed_site.client("otto").post(address, json=body)
+        assert allowed.status_code == (200 if path == "claim" else 409)
+        if path == "claim":
+            line = audited(closed_site, "relabel.claim")[-1]
+            assert (line.who, line.detail["as"]) == ("http:otto", "maria")
+            inputs = [one["input_id"] for one in allowed.json()["items"]]
+            closed_site.client("otto").post("/api/v1/relabel/release", json={"as": "maria", "inputs": inputs})
+
     def test_too_many_writes_are_refused(self, tmp_path: Path) -> None:
         web = {"tokens_file": str(tokens_file(tmp_path)), "writes_per_minute": 2}
         with site(tmp_path, web) as filled:

@@ -8,6 +8,7 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from alerts.actions import Action
 from monitor import receivers as table
-from monitor.delivering import Deliverer, deliver
+from monitor.delivering import REQUESTS, Deliverer, deliver, register
 from monitor.errors import SettingsError
 from monitor.evaluate import to_message
 from monitor.receivers.events import cloud_event, cut
@@ -265,6 +266,82 @@ class TestAgain:
                     thread.join(20)
 
 
+class TestBack:
+    """A receiver that was taken out of the file and is put back."""
+
+    def other_process(self, store: Store, clock: Clock, minutes: int, *names: str) -> None:
+        """A process that runs so long with these receivers in its file."""
+        for _ in range(minutes):
+            store.deliveries.note_running(names)
+            clock.now_us += 60 * SECOND_US
+
+    def test_it_gets_what_is_asked_from_then_on(
+        self,
+        store: Store,
+        tmp_path: Path,
+        made: MadeReceiver,
+        clock: Clock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        made.say = lambda _: (500, None)
+        one = deliverer(store, tmp_path, made.url)
+        queue(store, action("waiting"))
+        assert one.once() == "failed"
+        self.other_process(store, clock, 10)
+        queue(store, action("while-it-was-away"))
+        self.other_process(store, clock, 10)
+        made.say = lambda _: (200, None)
+        register(store, [settings(tmp_path, made.url)])
+        assert "trainer is back" in caplog.text and "1 waiting actions skipped" in caplog.text
+        queue(store, action("new"))
+        while one.once() == "delivered":
+            pass
+        assert [got.json()["id"] for got in made.got] == ["waiting", "new"]
+
+    def test_where_nothing_ran_meanwhile_it_gets_everything(
+        self, store: Store, tmp_path: Path, made: MadeReceiver, clock: Clock
+    ) -> None:
+        deliverer(store, tmp_path, made.url)
+        self.other_process(store, clock, 3, "trainer")
+        queue(store, action())
+        clock.now_us += 86_400 * SECOND_US  # killed, and started the next day
+        assert deliverer(store, tmp_path, made.url).once() == "delivered"
+
+    def test_a_file_that_is_changed_process_by_process_loses_nothing(
+        self, store: Store, tmp_path: Path, made: MadeReceiver, clock: Clock
+    ) -> None:
+        deliverer(store, tmp_path, made.url)
+        for _ in range(30):  # one process has it, another has it no more
+            self.other_process(store, clock, 1, "trainer")
+            self.other_process(store, clock, 1, "another")
+        queue(store, action())
+        assert deliverer(store, tmp_path, made.url).once() == "delivered"
+
+
+class TestTooOld:
+    def test_what_nobody_took_in_time_is_given_up_and_counted(
+        self, store: Store, tmp_path: Path, made: MadeReceiver, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        made.say = lambda _: (500, None)
+        deliverer(store, tmp_path, made.url)
+        one = Deliverer(
+            store, settings(tmp_path, made.url), TOPIC, most_age_us=48 * 3600 * SECOND_US, chance=lambda: 1.0
+        )
+        queue(store, action("old", "rollback"))
+        assert one.once() == "failed"
+        clock.now_us += 47 * 3600 * SECOND_US
+        queue(store, action("young", "rollback"))
+        assert one.once() == "failed"
+        clock.now_us += 2 * 3600 * SECOND_US
+        made.say = lambda _: (200, None)
+        assert one.once() == "delivered"
+        assert state(store, "old") == ("given_up", 2, "too old to be delivered")
+        assert state(store, "young")[0] == "delivered"
+        assert "old is given up: too old" in caplog.text
+        counted = {key.bucket: value for key, value in store.read_tallies().items() if key.series == DELIVERIES}
+        assert counted[DELIVERED.index("given_up")] == 1
+
+
 def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -410,6 +487,46 @@ class TestPresets:
         assert len(made.of("POST", "/api/2.0/mlflow/runs/update")) == 1
         [tag] = made.of("POST", "/api/2.0/mlflow/runs/set-tag")  # its artifacts are not the server's
         assert json.loads(tag.json()["value"])["id"] == ID
+
+    def test_mlflow_keeps_one_run_where_two_processes_made_one_and_no_lease_ends_before_that(
+        self, tmp_path: Path, made: MadeReceiver
+    ) -> None:
+        info = {"status": "RUNNING", "artifact_uri": "mlflow-artifacts:/7/r"}
+        other, own = ({"info": {"run_id": f"r{i}", "start_time": i, **info}} for i in range(2))
+        there: list[bool] = []
+        runs: list[dict[str, Any]] = []
+
+        def say(got: Got) -> tuple[int, Any]:  # whatever takes a further request
+            call = got.path.partition("?")[0].removeprefix("/api/2.0/mlflow")
+            if call == "/experiments/get-by-name":
+                return (200, {"experiment": {"experiment_id": "7"}}) if there else (404, {})
+            if call == "/experiments/create":
+                there.append(True)
+                return 400, {}
+            if call == "/runs/search":
+                return 200, {"runs": runs}
+            if call == "/runs/create":
+                runs.extend([own, other])
+                return 200, {"run": own}
+            if call == "/runs/delete":
+                runs.remove(own)
+                return 200, {}
+            if call == "/model-versions/get":
+                return 404, {}
+            if call == "/model-versions/search":
+                tags = [[{"key": "segwatch.version", "value": version}] for version in "23"]
+                found = [{"name": "street", "version": f"1{i}", "tags": own} for i, own in enumerate(tags)]
+                return 200, {"model_versions": found}
+            return 200, {}
+
+        made.say = say
+        scores = [{"signal": "embedding", "js": 0.25, "p_value": None, "threshold": 0.1}]
+        asked = action(kind="rollback", scores=scores)
+        sent = replace(asked, data={**asked.data, "stable": "2"})
+        told = self.deliver(tmp_path, made.url, "mlflow", sent, alias="champion")
+        assert told == "run r0; tagged version 11 of street; alias champion is version 10"
+        assert runs == [other]
+        assert len(made.got) == REQUESTS  # nothing takes more: every branch here is the longer one
 
 
 class TestTheFile:

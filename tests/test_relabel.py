@@ -13,13 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec.json import decode, encode
 
 from monitor.errors import LeaseRefused, UnknownSample
 from monitor.settings import Settings
+from monitor.store import audit
 from monitor.store.leader import Leader
 from monitor.store.relabel import PRIORITY, Claim, Kind, RelabelRow
 from monitor.store.store import Store
-from monitor.store.values import LabelRow, SampleRow, SpotCheckRow
+from monitor.store.values import LabelRow, OutboxMessage, SampleRow, SpotCheckRow
 from tests.test_store import HOUR, Clock, row
 
 MINUTE_US = 60_000_000
@@ -187,6 +189,55 @@ class TestClaims:
         assert store.relabel.complete(["a"], "ann", token) == []
         [item] = store.relabel.items(states=("done",))
         assert (item.closed_by, item.claimed_by) == ("ann", "ann")
+
+
+class TestMessages:
+    """A request names what was newly queued, and there is none without that."""
+
+    def asked(self, rows: Sequence[RelabelRow]) -> OutboxMessage:
+        samples = [{"input_id": row.input_id} for row in rows]
+        return OutboxMessage("-".join(row.input_id for row in rows), "t", None, encode({"samples": samples}))
+
+    def test_it_names_what_was_not_queued_before(self, store: Store, leader: Leader) -> None:
+        leader.queue_samples([wanted("a"), wanted("b")], self.asked)
+        leader.queue_samples([wanted("b"), wanted("c")], self.asked)
+        leader.queue_samples([wanted("b"), wanted("c")], self.asked)
+        assert [one.message.id for one in store.actions.queued("t")] == ["a-b", "c"]
+
+    def test_what_was_purged_meanwhile_is_neither_queued_nor_named(self, store: Store, leader: Leader) -> None:
+        store.purge(["a"], None, "test", "asked", lambda state, _: state)
+        leader.queue_samples([wanted("a")], self.asked)
+        assert store.actions.queued("t") == []
+        leader.queue_samples([wanted("a"), wanted("b")], lambda _: self.asked([wanted("a"), wanted("b")]))
+        [queued] = store.actions.queued("t")
+        assert decode(queued.message.value or b"") == {"samples": [{"input_id": "b"}]}
+        assert [item.input_id for item in store.relabel.items()] == ["b"]
+
+
+class TestAudit:
+    def test_every_change_leaves_a_line_of_its_own_transaction(
+        self, store: Store, leader: Leader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leader.queue_samples([wanted("a", rank=0), wanted("b", rank=1), wanted("b", "other", model="yard")])
+        with monkeypatch.context() as patched:
+            patched.setattr(audit, "append", _cut_off)
+            with pytest.raises(RuntimeError, match="cut off"):
+                store.relabel.claim(2, "ann", LEASE_US, by="http:ann")
+        assert {item.state for item in store.relabel.items()} == {"open"}
+        store.relabel.claim(3, "ann", LEASE_US, by="http:ann")
+        store.relabel.renew(["a"], "ann", LEASE_US, by="http:ann")
+        store.relabel.release(["a"], "ann", by="http:ann")
+        store.relabel.complete(["b"], "ann", by="http:ann")
+        store.relabel.complete(["b"], "ann", by="http:ann")  # changes nothing
+        assert [(one.what, one.subject, one.detail["items"]) for one in store.read_audit()] == [
+            ("relabel.claim", "street", 2), ("relabel.claim", "yard", 1), ("relabel.renew", "street", 1),
+            ("relabel.release", "street", 1), ("relabel.done", "street", 1), ("relabel.done", "yard", 1),
+        ]  # fmt: skip
+        assert {one.who for one in store.read_audit()} == {"http:ann"}
+
+
+def _cut_off(*_: object) -> None:
+    raise RuntimeError("cut off")
 
 
 class TestRefusals:

@@ -10,9 +10,12 @@ import jsonschema
 import msgspec
 import pytest
 
+from monitor.alert_actions import AlertActions, parse_group
 from monitor.class_need import needs_in
-from monitor.evaluate import Evaluator
+from monitor.drift import Baselines
+from monitor.evaluate import Evaluator, to_message
 from monitor.quality_evidence import evidence_of
+from monitor.relabel_fill import RelabelFill
 from monitor.schemas import read_schema
 from monitor.settings import Settings
 from monitor.store import outbox
@@ -21,9 +24,10 @@ from monitor.store.store import Store
 from monitor.store.values import StoredQuality
 from monitor.tallies import SPOTCHECK_IMAGES
 from monitor.windows import DAY_US, SECOND_US, to_text
-from tests.embedded import HOUR_US, NOW_US, encode, feed, open_store, settings_of
+from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
 from tests.made_labels import after, label, seen, square
 from tests.made_records import predictions
+from tests.test_alert_actions import alert, grouped
 
 BEGAN_US = NOW_US - NOW_US % DAY_US
 OFF = {"drift_share": 0.0, "quality_share": 0.0, "disagreement_share": 0.0}
@@ -123,14 +127,21 @@ class TestDrift:
             shifted(second, other, wall)
             assert requests(second)[0]["id"] == requests(store)[0]["id"]
 
-    def test_a_revision_adds_what_the_budget_leaves_under_the_same_request(
+    def test_a_revision_adds_what_the_budget_leaves_and_names_it_in_a_request_of_its_own(
         self, store: Store, settings: Settings, wall: Wall
     ) -> None:
         shifted(store, settings, wall)
         shifted(store, settings, wall, first=1000)
-        assert len({one.input_id for one in items(store)}) == len(items(store)) == 25
+        queued = {one.input_id for one in items(store)}
+        assert len(queued) == len(items(store)) == 25
         assert len({one.cause for one in items(store)}) == 1
-        assert len(requests(store)) == 1
+        asked = requests(store)
+        assert len({one["id"] for one in asked}) == 2
+        assert sorted(one["evidence"]["window"]["revision"] for one in asked) == [0, 1]
+        named = [sample["input_id"] for one in asked for sample in one["evidence"]["samples"]]
+        assert len(named) == 25 and set(named) == queued
+        shifted(store, settings, wall, first=2000)  # the budget is spent: nothing is queued, nothing is asked
+        assert len(items(store)) == 25 and len(requests(store)) == 2
 
     def test_the_budget_is_of_a_day_of_the_clock(self, tmp_path: Path, wall: Wall) -> None:
         settings = settings_with(tmp_path, budget_per_day=6)
@@ -187,6 +198,62 @@ class TestDrift:
         assert items(store) == [] and store.scores("street") == []
         evaluate(store, settings, wall)
         assert len(items(store)) == 20 and len(requests(store)) == 1
+
+
+class TestAlerts:
+    """Alerts whose action is to relabel queue what they ask for."""
+
+    def take(self, store: Store, settings: Settings, name: str, **labels: str) -> dict[str, Any]:
+        labels = {"alertname": name, "action": "relabel", "model": "street", "version": "1", **labels}
+        one = alert(None, fingerprint=name, labels=labels)
+        [identity] = AlertActions(store, lambda: settings).take(parse_group(encode(grouped(one))), "test").new
+        [action] = [asked for asked in requests(store) if asked["id"] == identity]
+        return action
+
+    def test_about_a_class_it_queues_records_that_have_it(self, tmp_path: Path, wall: Wall) -> None:
+        settings = settings_with(tmp_path, drift_share=0.0)
+        with Store.open(settings, write=True, clock=wall) as store:
+            add_baseline(store, "street")
+            put(store, settings, hour_of(200), "log")
+            evaluate(store, settings, wall)
+            action = self.take(store, settings, "SegwatchQualityBurnFast", **{"class": "bus"})
+            queued = items(store)
+            assert len(queued) == 15 and {one.kind for one in queued} == {"quality"}  # 30 % of 50
+            assert all(int(one.input_id.removeprefix("input-")) % 10 == 0 for one in queued)
+            named = action["evidence"]["samples"]
+            assert [one["input_id"] for one in named] == [one.input_id for one in queued]
+            assert len(store.relabel.claim(20, "eve", HOUR_US).items) == 15
+            put(store, settings, [label(0, wall.now_us + 1, input_id=one.input_id) for one in queued], "labels")
+            evaluate(store, settings, wall)
+            assert items(store) == []
+            evidence = evidence_of(store.judged("street"), 200)
+            assert (len(evidence.inputs), evidence.left_out) == (0, 15)
+
+    def test_about_a_shift_it_names_what_waits_already_and_queues_the_rest(self, tmp_path: Path, wall: Wall) -> None:
+        settings = settings_with(tmp_path, drift_share=0.1)
+        with Store.open(settings, write=True, clock=wall) as store:
+            add_baseline(store, "street")
+            shifted(store, settings, wall)
+            before = {one.input_id for one in items(store)}
+            assert len(before) == 5
+            more = settings_with(tmp_path, drift_share=0.4)
+            action = self.take(store, more, "SegwatchDrift")
+            queued = {one.input_id for one in items(store)}
+            assert len(queued) == 20
+            named = [one["input_id"] for one in action["evidence"]["samples"]]
+            assert len(named) == len(set(named)) == 20 and set(named) == queued
+            again = self.take(store, more, "SegwatchDriftAgain")
+            assert {one["input_id"] for one in again["evidence"]["samples"]} == queued
+            assert len(items(store)) == 20  # what waits is not queued for a second alert
+
+    def test_what_has_been_labelled_is_neither_named_nor_queued(self, tmp_path: Path, wall: Wall) -> None:
+        settings = settings_with(tmp_path)
+        with Store.open(settings, write=True, clock=wall) as store:
+            add_baseline(store, "street")
+            shifted(store, settings, wall)
+            put(store, settings, [label(i, after(BEGAN_US)) for i in range(60)], "labels")
+            action = self.take(store, settings, "SegwatchDrift")
+            assert action["evidence"]["samples"] == [] and items(store) == []
 
 
 class TestLabelsOfSuspects:
@@ -391,3 +458,23 @@ class TestActiveLearning:
             assert sum(i % 8 == 0 for i in numbers) >= 4
             evaluate(store, settings, wall)
             assert items(store) == queued
+
+    def test_greedily_an_hour_has_its_part_whoever_leads(self, tmp_path: Path, wall: Wall) -> None:
+        settings = settings_with(tmp_path, active_share=1.0, budget_per_day=48, strategy="greedy", **OFF)
+        with open_store(settings) as store:
+            put(store, settings, self.unsure(400), "log")
+            evaluate(store, settings_with(tmp_path, **OFF), wall)
+            for hour in (1, 1, 1, 2):  # each by a leader that knows nothing of those before
+                fill = RelabelFill(
+                    store,
+                    settings,
+                    Baselines(store),
+                    wall,
+                    lambda action: to_message(action, "segwatch.actions", wall.now_us),
+                    lambda *_: "http://127.0.0.1/",
+                )
+                leader = store.try_lead()
+                assert leader is not None
+                with leader:
+                    fill.step(leader, BEGAN_US + hour * HOUR_US, ())
+                assert len(items(store)) == 2 * hour

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from alerts.decisions import DAY_US, Facts, Rules, WindowFact, retrain
 from monitor.actions_view import open_text
+from monitor.alert_actions import AlertActions, parse_group
 from monitor.cli import cli
 from monitor.deciding import Retraining
 from monitor.evaluate import to_message
@@ -26,6 +27,7 @@ from monitor.store.values import JudgedRow, LabelRow, ScoreRow
 from monitor.windows import END_OF_TIME_US, to_text
 from tests.embedded import settings_of
 from tests.seeded_store import HOUR_US, NOW_US, seed, verdict
+from tests.test_alert_actions import alert, grouped
 
 TOPIC = "segwatch.actions"
 RULES = Rules(after_windows=3, every_us=0, after_labels=0, min_labels=10, cooldown_us=DAY_US)
@@ -140,8 +142,14 @@ class Leading:
         ]
         with self.store.transaction() as tx:
             tx.insert_labels(rows)
-        judged = [JudgedRow(one, "street", "3", at, None, "{}", None, at, at, 0, b"{}") for one in inputs]
-        self.leader.record_judged([], judged, {}, {}, [])
+        self.judge(*inputs, at_us=at, first_us=at)
+
+    def judge(self, *inputs: str, at_us: int, first_us: int | None, version: str = "3") -> None:
+        rows = [
+            JudgedRow(one, "street", version, at_us, None, "{}", None, at_us, at_us, 0, b"{}", first_us)
+            for one in inputs
+        ]
+        self.leader.record_judged([], rows, {}, {}, [])
 
     def actions(self) -> list[dict[str, Any]]:
         return [json.loads(one.message.value or b"") for one in self.store.actions.queued(TOPIC)]
@@ -203,10 +211,41 @@ class TestTheLeader:
 
     def test_a_label_of_a_second_version_is_no_new_label(self, leading: Leading) -> None:
         leading.label("a")
-        again = JudgedRow("a", "street", "4", NOW_US, None, "{}", None, NOW_US, NOW_US + 9, 0, b"{}")
-        leading.leader.record_judged([], [again], {}, {}, [])
+        leading.judge("a", at_us=NOW_US + 9, first_us=NOW_US + 9, version="4")
         assert leading.store.actions.labels_ready("street", NOW_US) == 0
         assert leading.store.actions.labels_ready("street", NOW_US - 1) == 1
+
+    def test_what_is_judged_again_is_not_new_again(self, leading: Leading) -> None:
+        leading.label("a")
+        leading.judge("a", at_us=NOW_US + 9, first_us=NOW_US + 9)
+        assert leading.store.actions.labels_ready("street", NOW_US) == 0
+        assert [one.input_id for one in leading.store.actions.labelled("street", NOW_US - 1, 10)] == ["a"]
+
+    def test_a_label_that_cannot_be_judged_is_none_and_its_correction_is_new(self, leading: Leading) -> None:
+        leading.judge("a", at_us=NOW_US, first_us=None)
+        assert leading.store.actions.labels_ready("street", -1) == 0
+        leading.judge("a", at_us=NOW_US + 9, first_us=NOW_US + 9)
+        assert leading.store.actions.labels_ready("street", NOW_US) == 1
+
+    def test_of_an_alert_at_the_same_moment_and_the_schedule_one_asks(
+        self, leading: Leading, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leading.drift()
+        leading.label("a", "b", "c")
+        group = parse_group(json.dumps(grouped(alert("retrain"))).encode())
+        record = leading.leader.record_retrain
+
+        def late(*arguments: Any, **more: Any) -> bool:
+            assert AlertActions(leading.store, lambda: settings).take(group, "test").new
+            return record(*arguments, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(leading.leader, "record_retrain", late)
+            assert leading.step() == 0
+        assert [one["kind"] for one in leading.actions()] == ["alert"]
+        leading.retraining = leading._made(settings)
+        assert leading.step() == 0
+        assert leading.open()[0]["state"] == "cooling_down"
 
     def test_drift_that_does_no_harm_asks_for_nothing(self, leading: Leading) -> None:
         leading.drift(harm="unlikely")
@@ -220,7 +259,7 @@ class TestTheLeader:
         leading.label("a", "b", "c")
         lost: list[str] = []
 
-        def cut_off(row: object, message: Any = None) -> None:
+        def cut_off(row: object, message: Any = None, **_: Any) -> None:
             lost.append(message.id)
             raise KeyboardInterrupt
 

@@ -91,7 +91,7 @@ def test_rendered_tests_of_every_kind_and_preset_pass(slo: Slo, tmp_path: Path) 
     assert len(file.cases) >= 3
     write(tmp_path, file)
     tests = sorted(path.name for path in tmp_path.glob("*.rules_test.yml"))
-    assert len(tests) == 3
+    assert len(tests) == 5  # by how seldom rules are evaluated
     for name in tests:
         done = promtool(tmp_path, "test", "rules", name)
         assert done.returncode == 0, done.stdout + done.stderr

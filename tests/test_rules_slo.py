@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from scipy.stats import binomtest
 
 from alerts.rules import Case, Check, Links, RuleFile, firing
@@ -43,15 +45,18 @@ def labels(good: str, bad: str, name: str = "car") -> dict[str, str]:
     return {f"{metric}_count{{{inner}}}": good, f'{metric}_bucket{{{inner},le="0.5"}}': bad}
 
 
-def check(tmp_path: Path, slo: Mapping[str, Any], series: Mapping[str, str], checks: Sequence[Check]) -> None:
-    """Let promtool evaluate the SLO's rules over the series, and compare."""
+def check(
+    tmp_path: Path, slo: Mapping[str, Any], series: Mapping[str, str], checks: Sequence[Check], every: str = "1m"
+) -> None:
+    """Let promtool evaluate the SLO's rules over the series, which have a sample each time, and compare."""
     promtool = shutil.which("promtool")
     if promtool is None:
         unavailable("promtool", "not on the PATH (Debian's package prometheus has it)")
     (parsed,) = parse(slo)
-    for name, text in RuleFile("slo", groups(parsed, LINKS), [Case("case", series, checks)]).render().items():
+    case = Case("case", series, checks, interval=every, every=every)
+    for name, text in RuleFile("slo", groups(parsed, LINKS), [case]).render().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    command = [promtool, "test", "rules", "slo.rules_test.yml"]
+    command = [promtool, "test", "rules", f"slo.{every}.rules_test.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -131,7 +136,8 @@ def test_a_class_gone_silent_raises_blindness_and_the_others_do_not(tmp_path: Pa
         Check("60m", silent["bus"], None),
         Check("120m", silent["bus"], 1),
         Check("120m", silent["car"], None),
-        Check("20m", silent["tram"], 1),  # never had a series at all
+        Check("70m", silent["tram"], None),
+        Check("80m", silent["tram"], 1),  # never had a series at all
         Check("120m", f"max({recorded('events:increase', '1h')}{{class='bus'}})", 0),
         Check("120m", "count(segwatch_slo_info)", 3),
         Check("120m", about("max(segwatch_slo_objective_ratio)", 0.95), 1),
@@ -169,6 +175,39 @@ def test_totals_of_years_are_no_events_of_a_new_prometheus(tmp_path: Path) -> No
 def test_an_outage_of_the_scrape_is_no_birth(tmp_path: Path) -> None:
     series = {records("ok"): "5000x20 _x30 5000x80", records("failed"): "700x20 _x30 700x80", UP: "1x20 0x30 1x80"}
     checks = [Check(at, f"max({recorded('bad_events:increase', '1h')})", 0) for at in ("55m", "85m", "100m")]
+    check(tmp_path, availability(), series, checks)
+
+
+@pytest.mark.parametrize("hole", [1, 180])
+def test_a_hole_in_a_counter_that_is_younger_than_the_window_is_no_birth(tmp_path: Path, hole: int) -> None:
+    """The target is scraped all the time, and its series have whatever they counted in years."""
+    total = 70 + hole + 240
+    series = {
+        records("ok"): f"900000x50 _x{hole} 900000x{total}",
+        records("failed"): f"50000x50 _x{hole} 50000x{total}",
+        UP: f"1x{total}",
+    }
+    names = [recorded(f"bad_events:increase{window}") for window in ("5m", "30m", "1h", "6h", "1d", "3d")]
+    moments = (51 + hole, 55 + hole, 90 + hole, 125 + hole, 290 + hole)
+    checks = [Check(f"{at}m", f"max({name}) > 0", None) for at in moments for name in names]
+    checks += [Check(f"{at}m", "max(ALERTS)", None) for at in moments]
+    checks += [Check(f"{at}m", f"max({recorded('period_bad_events:increase')})", 0) for at in moments[1:]]
+    check(tmp_path, availability(), series, checks)
+
+
+def test_a_version_that_comes_back_is_not_born_again(tmp_path: Path) -> None:
+    """Version 2 is born with 7 failures, is cut out for 4 hours, and comes back with 9."""
+    series = {records("ok"): "100+1x500", records("failed", "2"): "_x60 7x9 _x240 9x150", UP: "1x500"}
+    counts = {"65m": 7, "200m": None, "315m": None, "330m": None}
+    bad = recorded("bad_events:increase", "30m")
+    checks = [Check(at, f"max({bad}) > 0", value) for at, value in counts.items()]
+    checks += [Check(at, about(recorded("bad_events:increase", "1d"), 9, 0.1), 1) for at in ("330m", "450m")]
+    check(tmp_path, availability(), series, checks)
+
+
+def test_a_metric_that_an_upgrade_adds_was_not_born_with_its_total(tmp_path: Path) -> None:
+    series = {records("ok"): "100+1x120", records("failed"): "_x60 5000+1x60", UP: "1x120"}
+    checks = [Check("110m", about(recorded("bad_events:increase", window), 49, 2), 1) for window in ("1h", "1d")]
     check(tmp_path, availability(), series, checks)
 
 
@@ -263,6 +302,85 @@ def test_too_few_labels_to_ever_page_is_said(tmp_path: Path) -> None:
     series = labels("0x400 1x20 2x1200", "0x1620")
     name = firing("SegwatchTooFewEvents")
     check(tmp_path, class_iou(), series, [Check("700m", name, None), Check("1000m", name, 1)])
+
+
+@pytest.mark.slow
+def test_too_few_labels_for_the_pair_with_the_most_time_are_said(tmp_path: Path) -> None:
+    """After a healthy past all labels are bad, eight a day: six never come in 6 h, and the page of a day needs 11."""
+    name, slo = firing("SegwatchTooFewEvents"), class_iou(objective=0.8)
+    for steps, told, paged in ((45, 1, None), (20, None, 1)):
+        bad = range(1, 720 // steps + 1)
+        series = labels(
+            "0 " + " ".join(f"{5000 + count}x{steps - 1}" for count in bad),
+            "0 " + " ".join(f"{count}x{steps - 1}" for count in bad),
+        )
+        check(tmp_path, slo, series, [Check("2800m", name, told), Check("2800m", PAGE, paged)], every="4m")
+
+
+def test_instances_of_few_images_do_not_exhaust_a_budget(tmp_path: Path) -> None:
+    """13 of 40 instances are bad: more than 20 % where each has its own image, who knows where there are 4 images."""
+    images = 'segwatch_spotcheck_images_total{model="street",version="1"}'
+    name = firing("SegwatchBudgetExhausted")
+    series = {**labels("0x10 40x80", "0x10 13x80"), images: "0x10 40x80"}
+    check(tmp_path, class_iou(objective=0.8), series, [Check("40m", name, 1)])
+    series[images] = "0x10 4x80"
+    check(tmp_path, class_iou(objective=0.8), series, [Check("40m", name, None)])
+
+
+def said(tmp_path: Path, slo: Mapping[str, Any], series: Mapping[str, str], at: str, alert: str) -> list[str]:
+    """Descriptions of an alert as Prometheus words them, in promtool's report of a test that expects none."""
+    (parsed,) = parse(slo)
+    for name, text in RuleFile("slo", groups(parsed, LINKS), [Case("case", series, [])]).render().items():
+        tree = yaml.safe_load(text)
+        for test in tree.get("tests", ()):
+            test["alert_rule_test"] = [{"eval_time": at, "alertname": alert, "exp_alerts": []}]
+        (tmp_path / name).write_text(yaml.safe_dump(tree), encoding="utf-8")
+    command = [shutil.which("promtool") or unavailable("promtool", "not on the PATH"), "test", "rules"]
+    done = subprocess.run(
+        [*command, "slo.rules_test.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    return re.findall(r'description="(.*?)", page_url', done.stdout + done.stderr, re.DOTALL)
+
+
+def test_a_page_tells_of_the_windows_that_raise_it(tmp_path: Path) -> None:
+    """Two bad labels an hour: the last hour alone would justify no page, the last six do."""
+    steady = "0x3 " + " ".join(f"{count}x29" for count in range(1, 14))
+    (text,) = said(tmp_path, class_iou(objective=0.8), labels(steady, steady), "390m", "SegwatchQualityBurnFast")
+    found = re.fullmatch(
+        r"Model street, class car, SLO i \(class_iou\): 100 % of events were bad in the last 6h \(at least (\d+\.?\d?)"
+        r" % at 95 % confidence\), of 12 events; (100 % of events were bad in the last 1d \(at least \d+\.?\d? % at 95"
+        r" % confidence\), of 1\d events; )?20 % are allowed\. Budget left of 30d: -400 %\.",
+        text,
+    )
+    assert found, text
+    assert float(found[1]) > 60
+
+
+def test_a_page_that_is_held_says_so(tmp_path: Path) -> None:
+    series = {records("ok"): "0+9x60 540x40 _x90", records("failed"): "0x60 0+10x40 _x90"}
+    slo = availability(windows=[{"notify": "page", "long": "1h", "short": "5m", "factor": 14.4}])
+    (text,) = said(tmp_path, slo, series, "185m", "SegwatchServiceBurnFast")
+    assert text.startswith("Model street, SLO a (availability): no data since; held until there are. 1 % are"), text
+
+
+def test_texts_of_an_slo_without_a_model_or_of_images_say_what_they_are_about(tmp_path: Path) -> None:
+    api = {"name": "api", "kind": "ratio", "total": "requests_total", "bad": "errors_total", "objective": 0.9}
+    outage = {"requests_total": "0+10x120", "errors_total": "0+10x120"}
+    (text,) = said(tmp_path, api, outage, "90m", "SegwatchServiceBurnFast")
+    assert text.startswith("SLO api (ratio): 100 % of events were bad in the last 1h (at least 99."), text
+    assert text.endswith("10 % are allowed. Budget left of 30d: -900 %."), text
+    (text,) = said(tmp_path, api, outage, "90m", "SegwatchBudgetExhausted")
+    assert text == "SLO api (ratio) has -900 % of its 30d budget left."
+    fp = {"name": "fp", "kind": "false_positives_per_image", "model": "street", "limit": 0.2}
+    inner = 'model="street",version="1"'
+    many = {
+        f'segwatch_spotcheck_instances_total{{{inner},class="car",verdict="fp"}}': "0+20x120",
+        f"segwatch_spotcheck_images_total{{{inner}}}": "0+2x120",
+    }
+    text = said(tmp_path, fp, many, "90m", "SegwatchQualityBurnFast")[0]
+    assert "class car, SLO fp (false_positives_per_image): 10 invented instances an image in the last 1h" in text
+    assert ", of 120 images; " in text
+    assert "0.2 are allowed" in text
 
 
 def test_a_group_has_at_most_20_rules() -> None:

@@ -185,6 +185,24 @@ def test_an_upgrade_keeps_the_data(database: Database, later: Path) -> None:
         assert connection.scalars(sqlalchemy.text("SELECT input_id FROM sample")).all() == ["cam7-1"]
 
 
+def test_what_was_judged_before_there_was_retraining_is_no_new_label(database: Database, settings: Settings) -> None:
+    with database.write() as connection:
+        schema.change_revision(connection, "0003")
+        for name, state in (("good", "judged"), ("bad", "bad")):
+            connection.exec_driver_sql(
+                "INSERT INTO judged (input_id, model, version, event_time_us, slices, label_time_us, judged_at_us,"
+                f" revision, payload) VALUES ('{name}', 'street', '3', 1, '{{}}', 2, 7, 0, ' ')"
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO label (input_id, annotator, model, version, annotation_version, label_time_us, purpose,"
+                ' state, cluster, topic, number, "offset", value, headers)'
+                f" VALUES ('{name}', 'ann', '', '', 1, 2, 'spot_check', '{state}', 'c', 't', 0, 0, ' ', ' ')"
+            )
+    with Store.open(settings, write=True) as store:
+        assert {row.input_id: row.first_judged_at_us for row in store.judged("street")} == {"good": 7, "bad": None}
+        assert [store.actions.labels_ready("street", since_us) for since_us in (6, 7)] == [1, 0]
+
+
 def test_an_upgrade_that_fails_half_way_leaves_all_as_it_was(database: Database, tmp_path: Path) -> None:
     fill(database)
     before = columns(database)

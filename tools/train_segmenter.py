@@ -13,12 +13,9 @@ import argparse
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import nll_loss
 
 from embeddings.segmenter import (
     WEIGHTS,
@@ -27,8 +24,9 @@ from embeddings.segmenter import (
     load_segmenter,
     save_segmenter,
 )
+from embeddings.segmenter_training import Batch, augment, step
 from monitor.demo.corruptions import CORRUPTIONS
-from monitor.demo.scenes import CLASS_NAMES, PLAIN, Image, Recipe, Scene, SceneSource
+from monitor.demo.scenes import CLASS_NAMES, PLAIN, Recipe, SceneSource, target
 
 SEED = 20261123
 BATCH = 16
@@ -37,46 +35,11 @@ PEAK_RATE = 4e-3
 VALIDATION_SCENES = 400
 
 
-def target(scene: Scene) -> NDArray[np.int64]:
-    """(H, W) channel numbers: 0 background, 1 + class. A glyph of no known class counts as background."""
-    channels = np.zeros(scene.image.shape[:2], dtype=np.int64)
-    for class_index, mask in scene.instances:
-        if class_index < len(CLASS_NAMES):
-            channels[mask] = 1 + class_index
-    return channels
-
-
-def augment(image: Image, rng: np.random.Generator) -> Image:
-    """Light, a little blur, a little noise: what one camera differs by from the next, not what is broken."""
-    gains = rng.uniform(0.85, 1.15) * rng.uniform(0.93, 1.07, 3)
-    changed: NDArray[np.float32] = image * gains.astype(np.float32) + np.float32(rng.uniform(-12, 12))
-    if rng.random() < 0.3:
-        changed = np.asarray(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.4, 0.9)), dtype=np.float32)
-    if rng.random() < 0.5:
-        changed = changed + np.float32(rng.uniform(0, 7)) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.asarray(np.clip(changed, 0, 255), dtype=np.uint8)
-
-
-def batch(source: SceneSource, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(BATCH, 3, H, W) in 0..1 and (BATCH, H, W) channel numbers."""
+def batch(source: SceneSource, rng: np.random.Generator) -> Batch:
+    """BATCH augmented scenes with their channel numbers."""
     scenes = [source.scene(rng) for _ in range(BATCH)]
-    images = torch.from_numpy(np.stack([augment(scene.image, rng) for scene in scenes]))
-    return images.permute(0, 3, 1, 2).float() / 255.0, torch.from_numpy(np.stack([target(s) for s in scenes]))
-
-
-def loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy, with the background (93 % of the pixels) weighted down, plus soft Dice over the batch."""
-    channels = logits.shape[1]
-    weights = torch.ones(channels)
-    weights[0] = 0.3
-    # Out of channels-last first: a softmax over 11 neighbouring floats takes ten times as long as one over 11 planes.
-    log_p = logits.contiguous().log_softmax(dim=1)
-    probabilities = log_p.exp()
-    own = probabilities.gather(1, truth[:, None]).flatten()
-    overlap = torch.zeros(channels).index_add(0, truth.flatten(), own)
-    exact = torch.bincount(truth.flatten(), minlength=channels)
-    dice = (2 * overlap + 1) / (probabilities.sum(dim=(0, 2, 3)) + exact + 1)
-    return nll_loss(log_p, truth, weights) + (1 - dice).mean()
+    images = np.stack([augment(scene.image, rng) for scene in scenes])
+    return images, np.stack([target(scene) for scene in scenes])
 
 
 def train() -> SegmentationNetwork:
@@ -87,17 +50,11 @@ def train() -> SegmentationNetwork:
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS, pct_start=0.2)
     started, running = time.monotonic(), 0.0
-    for step in range(1, STEPS + 1):
-        images, truth = batch(source, rng)
-        value = loss(network(images.contiguous(memory_format=torch.channels_last)), truth)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(value)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
+    for number in range(1, STEPS + 1):
+        running += step(network, optimizer, batch(source, rng))
         schedule.step()
-        running += float(value.detach())
-        if step % 100 == 0:
-            print(f"step {step} of {STEPS}  loss {running / 100:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+        if number % 100 == 0:
+            print(f"step {number} of {STEPS}  loss {running / 100:.4f}  {time.monotonic() - started:.0f} s", flush=True)
             running = 0.0
     return network.fuse()
 

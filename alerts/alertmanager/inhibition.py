@@ -32,6 +32,10 @@ JUDGED: Final = 'category=~"quality|drift"'
 NOT_OTHERS: Final = 'kind!="ratio"'
 """``ratio``: somebody else's counters, which are fresh while segwatch is down."""
 
+NOT_LABELS: Final = 'stream!="labels"'
+OF_LABELS: Final = 'stream="labels"'
+"""Where only labels are not read, predictions still are: drift and availability are told."""
+
 TICKET: Final = 'notify="ticket"'
 """A model that fell silent keeps no page of operations back: it may have failed before it died."""
 
@@ -45,8 +49,9 @@ def inhibit_rules() -> list[Tree]:
     """All rules. A missing label equals a missing one, so ``equal`` names only labels that the source always has."""
     rules = []
     for index, name in enumerate(SERVICE_OUTAGES):
-        rules.append(_rule([_is(name)], [JUDGED, NOT_OTHERS]))
-        rules.append(_rule([_is(name)], [_is(*SERVICE_OUTAGES[index + 1 :], *FROM_RECORDS), NOT_OTHERS]))
+        rules.append(_rule([_is(name), NOT_LABELS], [JUDGED, NOT_OTHERS]))
+        rules.append(_rule([_is(name), NOT_LABELS], [_is(*SERVICE_OUTAGES[index + 1 :], *FROM_RECORDS), NOT_OTHERS]))
+    rules.append(_rule([_is("SegwatchIngestStalled"), OF_LABELS], ['category="quality"', NOT_OTHERS]))
     rules += [_rule([_is(name)], [JUDGED, NOT_OTHERS]) for name in JUDGING_OUTAGES]
     for name in MODEL_OUTAGES:
         rules.append(_rule([_is(name)], [JUDGED, NOT_OTHERS], "model"))

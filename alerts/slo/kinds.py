@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from alerts.slo.promql import counted, number, one_of, quote, selector
+from alerts.slo.promql import Counting, duration, number, one_of, quote, selector, tile_s
 from alerts.slo.spec import (
     AnnotatorAgreement,
     Availability,
@@ -68,7 +68,7 @@ class Events:
 
     ``total`` and ``bad`` give PromQL for a window. ``state`` is the 0/1 series of minutes (timed kinds only).
     ``images`` gives the number of images behind the events, where clusters matter. ``counters``: where two of our own
-    counters are all there is to it.
+    counters are all there is to it. ``born``: the counters whose births are recorded, by the label ``counter``.
     """
 
     total: Callable[[str], str]
@@ -77,6 +77,7 @@ class Events:
     state: str = ""
     images: Callable[[str], str] | None = None
     counters: Counters | None = None
+    born: tuple[str, ...] = ()
 
 
 def by(slo: Slo) -> str:
@@ -118,6 +119,21 @@ def events(slo: Slo) -> Events:
     return EVENTS[type(slo.source)](slo, slo.source)
 
 
+def born_over_s(slo: Slo) -> int:
+    """How long ago a counter's birth may matter."""
+    return max(slo.period_s, slo.blind_after_s, *(tier.long_s for tier in slo.tiers))
+
+
+def _counting(slo: Slo, index: int) -> Counting:
+    """The way to count the SLO's counter of that number in ``Events.born``."""
+    return Counting(of_birth(slo, index), duration(tile_s(born_over_s(slo))))
+
+
+def of_birth(slo: Slo, index: int) -> str:
+    """Matchers of the recorded births of one counter."""
+    return f'slo={quote(slo.name)},counter="{index}"'
+
+
 def bound_label(bound: float) -> str:
     """A bucket's ``le`` as OpenMetrics and Prometheus 3 write it.
 
@@ -128,23 +144,25 @@ def bound_label(bound: float) -> str:
 
 
 def _of_counters(
-    counters: Counters, examples: tuple[Example, ...], images: Callable[[str], str] | None = None
+    slo: Slo, counters: Counters, examples: tuple[Example, ...], images: Callable[[str], str] | None = None
 ) -> Events:
+    other = counters.bad or counters.good
+
     def total(w: str) -> str:
-        return counted(counters.total, w, counters.by)
+        return _counting(slo, 0)(counters.total, w, counters.by)
 
     def bad(w: str) -> str:
-        if counters.bad:
-            return counted(counters.bad, w, counters.by)
+        found = _counting(slo, 1)(other, w, counters.by)
         # Each is extrapolated for itself, so that the difference of equals may be slightly off 0.
-        return f"clamp_min({total(w)} - {counted(counters.good, w, counters.by)}, 0)"
+        return found if counters.bad else f"clamp_min({total(w)} - {found}, 0)"
 
-    return Events(total, bad, examples, images=images, counters=counters)
+    return Events(total, bad, examples, images=images, counters=counters, born=(counters.total, other))
 
 
 def _availability(slo: Slo, _: Availability) -> Events:
     metric = "segwatch_records_total"
     return _of_counters(
+        slo,
         Counters(series(slo, metric, 'outcome=~"ok|failed"'), bad=series(slo, metric, 'outcome="failed"'), by=by(slo)),
         (
             Example(example_series(slo, metric, outcome="ok"), (0, 1), (0, 0)),
@@ -164,7 +182,7 @@ def _latency(slo: Slo, source: Latency) -> Events:
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.seconds))
     count = example_series(slo, f"{metric}_count")
     examples = (Example(bucket, (0, 1), (0, 0)), Example(count, (0, 1), (0, 1)))
-    return _of_counters(Counters(total, good=good, by=by(slo)), examples)
+    return _of_counters(slo, Counters(total, good=good, by=by(slo)), examples)
 
 
 def _class_iou(slo: Slo, source: ClassIou) -> Events:
@@ -173,6 +191,7 @@ def _class_iou(slo: Slo, source: ClassIou) -> Events:
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.iou))
     count = example_series(slo, f"{metric}_count")
     return _of_counters(
+        slo,
         Counters(total, bad=bad, by=by(slo)),
         (Example(bucket, (0, 0), (0, 1)), Example(count, (0, 1), (0, 1)), *_image_examples(slo)),
         _images(slo, "segwatch_spotcheck_images_total"),
@@ -197,6 +216,7 @@ def _images(slo: Slo, metric: str, *matchers: str) -> Callable[[str], str]:
 def _class_recall(slo: Slo, _: ClassRecall) -> Events:
     metric = "segwatch_spotcheck_instances_total"
     return _of_counters(
+        slo,
         Counters(series(slo, metric, 'verdict=~"tp|fn"'), bad=series(slo, metric, 'verdict="fn"'), by=by(slo)),
         (
             Example(example_series(slo, metric, verdict="tp"), (0, 1), (0, 0)),
@@ -210,6 +230,7 @@ def _class_recall(slo: Slo, _: ClassRecall) -> Events:
 def _annotator_agreement(slo: Slo, _: AnnotatorAgreement) -> Events:
     metric = "segwatch_annotator_pairs_total"
     return _of_counters(
+        slo,
         Counters(
             series(slo, metric, 'verdict=~"agree|disagree"'), bad=series(slo, metric, 'verdict="disagree"'), by=by(slo)
         ),
@@ -229,13 +250,15 @@ def _false_positives(slo: Slo, source: FalsePositives) -> Events:
         matchers.append(f"version={quote(slo.version)}")
     images = selector("segwatch_spotcheck_images_total", *matchers)
     worst = max(100 * source.limit, 1.0)
+    bad, seen = _counting(slo, 0), _counting(slo, 1)
     return Events(
-        lambda w: f"{counted(invented, w, by(slo))} * 0 + on ({model}) group_left () {counted(images, w, model)}",
-        lambda w: counted(invented, w, by(slo)),
+        lambda w: f"{bad(invented, w, by(slo))} * 0 + on ({model}) group_left () {seen(images, w, model)}",
+        lambda w: bad(invented, w, by(slo)),
         (
             Example(example_series(slo, metric, verdict="fp"), (0, 0), (0, worst)),
             *(replace(one, images=False) for one in _image_examples(slo)),
         ),
+        born=(invented, images),
     )
 
 
@@ -248,6 +271,7 @@ def _confidence(slo: Slo, source: Confidence) -> Events:
     bucket = example_series(slo, f"{metric}_bucket", le=bound_label(source.score))
     count = example_series(slo, f"{metric}_count")
     return _of_counters(
+        slo,
         Counters(total, bad=bad, by=by(slo)),
         (Example(bucket, (0, 0), (0, 1)), Example(count, (0, 1), (0, 1)), records),
         _images(slo, "segwatch_records_total", 'outcome="ok"'),
@@ -257,13 +281,15 @@ def _confidence(slo: Slo, source: Confidence) -> Events:
 def _cost(slo: Slo, source: CostPerInference) -> Events:
     records, cost = "segwatch_records_total", "segwatch_cost_usd_total"
     spent, worst = source.limit_usd / 2, 100 * source.limit_usd
+    counters = (series(slo, records, 'outcome=~"ok|failed"'), series(slo, cost))
     return Events(
-        lambda w: counted(series(slo, records, 'outcome=~"ok|failed"'), w, by(slo)),
-        lambda w: counted(series(slo, cost), w, by(slo)),
+        lambda w: _counting(slo, 0)(counters[0], w, by(slo)),
+        lambda w: _counting(slo, 1)(counters[1], w, by(slo)),
         (
             Example(example_series(slo, records, outcome="ok"), (0, 1), (0, 1)),
             Example(example_series(slo, cost), (0, spent), (0, worst)),
         ),
+        born=counters,
     )
 
 
@@ -305,8 +331,10 @@ def _drift_free(slo: Slo, source: DriftFreeTime) -> Events:
     return _timed(slo, f"max by ({by(slo)}) ({alarm})", Example(example, (0, 0), (1, 0), counter=False))
 
 
-def _ratio(_: Slo, source: Ratio) -> Events:
-    total, named = _own(source.total), _own(source.bad or source.good)
+def _ratio(slo: Slo, source: Ratio) -> Events:
+    named_by = source.bad or source.good
+    born = tuple(dict.fromkeys(part for text in (source.total, named_by) if WINDOW not in text for part in parts(text)))
+    total, named = _own(slo, source.total, born), _own(slo, named_by, born)
 
     def known(w: str) -> str:
         """A counter that does not exist yet, since nothing of its kind has happened, counts as 0."""
@@ -315,7 +343,7 @@ def _ratio(_: Slo, source: Ratio) -> Events:
     def bad(w: str) -> str:
         return known(w) if source.bad else f"clamp_min({total(w)} - {known(w)}, 0)"
 
-    return Events(total, bad, _ratio_examples(source))
+    return Events(total, bad, _ratio_examples(source), born=born)
 
 
 def _ratio_examples(source: Ratio) -> tuple[Example, ...]:
@@ -340,18 +368,22 @@ def parts(text: str) -> list[str]:
     return [part.strip() for part in _PART.findall(text)]
 
 
-def _own(text: str) -> Callable[[str], str]:
+def _own(slo: Slo, text: str, born: tuple[str, ...]) -> Callable[[str], str]:
     """A user's counter or expression as events of a window; several counters may be joined with ``+``."""
     if WINDOW in text:
         return lambda w: f"({text.replace(WINDOW, w)})"
+
+    def counted(part: str, w: str) -> str:
+        return _counting(slo, born.index(part))(part, w, "")
+
     joined = parts(text)
     if len(joined) == 1:
-        return lambda w: counted(joined[0], w, "")
-    return lambda w: "sum by () (" + " or ".join(_tagged(part, index, w) for index, part in enumerate(joined)) + ")"
+        return lambda w: counted(joined[0], w)
+    return lambda w: "sum by () (" + " or ".join(_tagged(counted(part, w), i) for i, part in enumerate(joined)) + ")"
 
 
-def _tagged(part: str, index: int, window: str) -> str:
-    return f'label_replace({counted(part, window, "")}, "part", "{index}", "", "")'
+def _tagged(counted: str, index: int) -> str:
+    return f'label_replace({counted}, "part", "{index}", "", "")'
 
 
 def _sample_of(text: str) -> str:

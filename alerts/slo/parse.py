@@ -292,6 +292,8 @@ KINDS: Final[dict[str, tuple[str, dict[str, Field], Callable[[dict[str, Any]], S
 }
 
 OPTIONAL: Final = frozenset({"classes", "signals", "preset", "service", "total", "good", "bad"})
+
+
 def _ratio(own: dict[str, Any]) -> Ratio:
     if "preset" in own:
         clash = next((key for key in ("total", "good", "bad") if key in own), None)

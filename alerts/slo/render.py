@@ -1,4 +1,4 @@
-"""An SLO's rules: events by window, ratios and their lower bounds, burn-rate alerts, budget, inventory, blindness."""
+"""An SLO's rules: births, events by window, ratios, lower bounds, burn-rate alerts, budget, inventory, blindness."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from alerts.rules import WHO, Group, Links, Rule, alert
-from alerts.slo.kinds import STATE, by, design_effect, events, identity, series, static_labels
-from alerts.slo.promql import duration, number, quote, selector
+from alerts.rules import Group, Links, Rule, alert
+from alerts.slo.kinds import (
+    STATE,
+    born_over_s,
+    by,
+    design_effect,
+    events,
+    identity,
+    of_birth,
+    series,
+    static_labels,
+)
+from alerts.slo.promql import BIRTH, BORN_WITH, KEPT, births, born_with, duration, number, quote, selector, tile_s
 from alerts.slo.spec import ClassIou, Confidence, CostPerInference, Latency, Ratio, Slo
+from alerts.slo.texts import Seen, burning, events_of, percent, subject
 from alerts.slo.windows import Burn, Z, events_needed, fit
 
 EVENTS: Final = "segwatch:slo_events:increase"
@@ -18,6 +29,7 @@ RATIO: Final = "segwatch:slo_error_ratio:ratio"
 LOWER: Final = "segwatch:slo_error_ratio_lower:ratio"
 DESIGN: Final = "segwatch:slo_design_effect:ratio"
 """Each followed by its window: one name a window, so that ``and`` compares like with like."""
+PERIOD_DESIGN: Final = "segwatch:slo_period_design_effect:ratio"
 PERIOD_EVENTS: Final = "segwatch:slo_period_events:increase"
 PERIOD_BAD: Final = "segwatch:slo_period_bad_events:increase"
 REMAINING: Final = "segwatch:slo_budget_remaining:ratio"
@@ -32,19 +44,36 @@ EXPECTED: Final[dict[type, str]] = {
 }
 """Counters that exist at 0 for each model or class; kinds that are not named here use the usual ones."""
 
+SELDOM: Final = "5m"
+"""Windows of 30 days are dear, and move slowly."""
+
 MIN_BAD: Final = 1.5
 """More than one bad event; increase() gives 1.02 or 0.98 for one, by extrapolation."""
 
 
 def groups(slo: Slo, links: Links) -> list[Group]:
-    """The rules of an SLO in three groups of at most 20, evaluated in this order."""
+    """The rules of an SLO in groups of at most 20, evaluated in this order."""
     burns = fit(slo)
     name = f"segwatch-slo-{slo.name}"
+    born = _births(slo)
     return [
+        *([Group(f"{name}-births", born, SELDOM)] if born else []),
         Group(f"{name}-events", [*_inventory(slo), *_counts(slo, burns)]),
         Group(f"{name}-burn", [*_ratios(slo, burns), *burn_alerts(slo, burns, links), *_blindness(slo, burns, links)]),
-        Group(f"{name}-budget", _budget(slo, links), "5m"),  # windows of 30 days are dear, and move slowly
+        Group(f"{name}-budget", _budget(slo, links), SELDOM),
     ]
+
+
+def _births(slo: Slo) -> list[Rule]:
+    period_s = born_over_s(slo)
+    period, tile = duration(period_s), duration(tile_s(period_s))
+    rules = []
+    for index, counter in enumerate(events(slo).born):
+        labels = {"slo": slo.name, "counter": str(index)}
+        birth = f"{BIRTH}{{{of_birth(slo, index)}}}"
+        rules.append(Rule(births(counter, period, tile), record=BIRTH, labels=labels))
+        rules.append(Rule(born_with(counter, period, tile, birth), record=BORN_WITH, labels=labels))
+    return rules
 
 
 def of(slo: Slo, metric: str) -> str:
@@ -144,21 +173,18 @@ def _ratios(slo: Slo, burns: Iterable[Burn]) -> list[Rule]:
 
 
 def _condition(slo: Slo, burn: Burn) -> str:
-    long = of(slo, (LOWER if guarded(slo) else RATIO) + burn.long)
-    parts = [f"{long} > {number(burn.threshold)}", f"{of(slo, RATIO + burn.short)} > {number(burn.threshold)}"]
-    floors = _floors(slo, burn)
-    text = " and ".join([*parts, *floors])
-    if burn.tier.critical_budget is None:
-        return f"({text})"
-    # Half: at a factor of 1 a class that spends just its budget paged 10 to 44 times in 30 simulated days.
-    half = number(burn.threshold / 2)
-    critical = [
-        f"{long} > {half}",
-        f"{of(slo, RATIO + burn.short)} > {half}",
-        f"{of(slo, REMAINING)} < {number(burn.tier.critical_budget)}",
-        *floors,
-    ]
-    return f"({text}) or ({' and '.join(critical)})"
+    """Where a pair of windows alarms. At half its factor while the budget is critical: at 1 any spending would."""
+    long, short = of(slo, (LOWER if guarded(slo) else RATIO) + burn.long), of(slo, RATIO + burn.short)
+
+    def beyond(limit: float, *more: str) -> str:
+        parts = [f"{long} > {number(limit)}", f"{short} > {number(limit)}", *more, *_floors(slo, burn)]
+        return f"({' and '.join(parts)})"
+
+    critical = burn.tier.critical_budget
+    if critical is None:
+        return beyond(burn.threshold)
+    spent = f"last_over_time({of(slo, REMAINING)}[{KEPT}]) < {number(critical)}"
+    return f"{beyond(burn.threshold)} or {beyond(burn.threshold / 2, spent)}"
 
 
 def _floors(slo: Slo, burn: Burn) -> list[str]:
@@ -198,7 +224,7 @@ def burn_alerts(slo: Slo, burns: Iterable[Burn], links: Links) -> list[Rule]:
                 notify="page" if notify == "page" else "ticket",
                 category=slo.category,
                 summary=f"The error budget of an SLO burns {'fast' if notify == 'page' else 'steadily'}.",
-                description=_description(slo, own[0]),
+                description=_description(slo, own),
                 labels={"kind": slo.kind},
             )
         )
@@ -206,72 +232,92 @@ def burn_alerts(slo: Slo, burns: Iterable[Burn], links: Links) -> list[Rule]:
 
 
 def _held(slo: Slo, name: str, short_s: int) -> str:
-    """The alert as it fires now, while its shortest window has no events: no news is not good news."""
+    """The alert as it fires now, while its shortest window has no events: no news is not good news.
+
+    What is gone from the inventory is not waited for.
+    """
     firing = f'ALERTS{{alertname="{name}",alertstate="firing",slo={quote(slo.name)}}}'
     labels = ", ".join(identity(slo))
-    return f"(max by ({labels}) ({firing}) unless ({of(slo, EVENTS + duration(short_s))} > 0))"
+    empty = f"unless ({of(slo, EVENTS + duration(short_s))} > 0)"
+    return f"(max by ({labels}) ({firing}) {empty} and on ({labels}) {of(slo, INFO)})"
 
 
-def _value(metric: str, render: str) -> str:
-    """A template that looks a recorded series of the alert's labels up."""
-    query = f'printf "{metric}{{slo=%q,model=%q,class=%q}}" $labels.slo $labels.model $labels.class'
-    return f"{{{{ with {query} | query }}}}{{{{ . | first | value | {render} }}}}{{{{ else }}}}unknown{{{{ end }}}}"
-
-
-def _description(slo: Slo, burn: Burn) -> str:
-    percent = "humanizePercentage" if slo.bounded else 'printf "%.3g"'
-    allowed = f"{slo.budget:.4g}" if not slo.bounded else f"{100 * slo.budget:.4g} %"
-    what = {"false_positives_per_image": "invented instances an image", "cost_per_inference": "US dollars an inference"}
-    bad = what.get(slo.kind, "minutes were bad" if slo.timed else "events were bad")
-    sure = ""
-    if guarded(slo) and not isinstance(slo.source, CostPerInference):
-        sure = f" (at least {_value(LOWER + burn.long, percent)} at 95 % confidence)"
-    return (
-        f"{WHO}, SLO {{{{ $labels.slo }}}} ({slo.kind}): {_value(RATIO + burn.long, percent)} {bad} in the last"
-        f" {burn.long}{sure}, of {_value(EVENTS + burn.long, 'humanize')} {'minutes' if slo.timed else 'events'};"
-        f" {allowed} are allowed. Budget left of {duration(slo.period_s)}: {_value(REMAINING, 'humanizePercentage')}."
-    )
+def _description(slo: Slo, burns: Iterable[Burn]) -> str:
+    """What each pair of windows that alarms has seen; nothing alarms while the alert is held."""
+    lower = LOWER if guarded(slo) and not isinstance(slo.source, CostPerInference) else ""
+    seen = [
+        Seen(
+            _condition(slo, burn),
+            burn.long,
+            of(slo, RATIO + burn.long),
+            lower and of(slo, lower + burn.long),
+            of(slo, EVENTS + burn.long),
+        )
+        for burn in burns
+    ]
+    return burning(slo, seen, f"last_over_time({of(slo, REMAINING)}[{KEPT}])")
 
 
 def _blindness(slo: Slo, burns: tuple[Burn, ...], links: Links) -> list[Rule]:
     """No events at all, and too few to ever page. ``absent()`` cannot name classes: the inventory can."""
     labels = ", ".join(identity(slo))
     window = duration(slo.blind_after_s)
-    seen = of(slo, EVENTS + window)
-    name = "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind"
+    # What is new, or in a new Prometheus, has not been silent for so long. An hour for a Prometheus that was down then.
+    known = f"last_over_time({of(slo, INFO)}[1h] offset {window})"
     rules = [
         alert(
             links,
-            name,
-            f"{of(slo, INFO)} unless on ({labels}) ({seen} > 0)",
+            "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind",
+            f"{of(slo, INFO)} and {known} unless on ({labels}) ({of(slo, EVENTS + window)} > 0)",
             notify="ticket",
             category=slo.category,
             summary="An SLO has had no data: whether it is met is not known.",
-            description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had no events in {window}.",
+            description=f"{subject(slo)} has had no {events_of(slo)} in {window}.",
             wait="15m",
             labels={"kind": slo.kind},
         )
     ]
     pages = [burn for burn in burns if burn.tier.notify == "page"]
-    if guarded(slo) and pages:
-        burn = min(pages, key=lambda one: events_needed(slo, one.threshold))
-        longest = max(pages, key=lambda one: one.long_s)
-        needed = events_needed(slo, burn.threshold)
-        rules.append(
-            alert(
-                links,
-                "SegwatchTooFewEvents",
-                f"0 < {of(slo, EVENTS + longest.long)} < {number(needed - 0.5)}",
-                notify="ticket",
-                category=slo.category,
-                summary="An SLO has too few events for its pages: even total failure would go unnoticed.",
-                description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has had {{{{ $value | humanize }}}} events"
-                f" in {longest.long}; {needed} are needed before a page can be justified.",
-                wait="6h",
-                labels={"kind": slo.kind},
-            )
-        )
-    return rules
+    return [*rules, _too_few(slo, pages, links)] if guarded(slo) and pages else rules
+
+
+def _too_few(slo: Slo, pages: list[Burn], links: Links) -> Rule:
+    """Some events, and in no pair that pages so many that its bound could exceed its limit if all were bad."""
+    longest = max(pages, key=lambda one: one.long_s)
+    enough = " ".join(f"unless ({_enough(slo, burn)})" for burn in pages)
+    needed = " or ".join(f"{events_needed(slo, burn.threshold)} in {burn.long}" for burn in pages)
+    more = "; more, where an image has several" if clustered(slo) else ""
+    return alert(
+        links,
+        "SegwatchTooFewEvents",
+        f"{of(slo, EVENTS + longest.long)} > 0 {enough}",
+        notify="ticket",
+        category=slo.category,
+        summary="An SLO has too few events for its pages: even total failure would go unnoticed.",
+        description=f'{subject(slo)} has had {{{{ $value | printf "%.0f" }}}} {events_of(slo)} in {longest.long}.'
+        f" Before a page can be justified, {needed} are needed{more}.",
+        wait="6h",
+        labels={"kind": slo.kind},
+    )
+
+
+def clustered(slo: Slo) -> bool:
+    """Whether the design effect is estimated."""
+    return slo.design_effect is None and events(slo).images is not None
+
+
+def _enough(slo: Slo, burn: Burn) -> str:
+    """Wilson's bound of n events that are all bad is n / (n + z^2), with n over the design effect."""
+    total = of(slo, EVENTS + burn.long)
+    floor = slo.min_events - 0.5
+    if not slo.bounded:
+        return f"{total} > {number(floor)}"
+    effective = Z**2 * burn.threshold / (1 - burn.threshold)
+    if not clustered(slo):
+        return f"{total} > {number(max(floor, effective * (slo.design_effect or 1.0)))}"
+    enough = f"{total} / {of(slo, DESIGN + burn.long)} > {number(effective)}"
+    # The design effect is 1 or more, so that the floor is of no account where the bound takes as many events.
+    return enough if effective >= floor else f"{total} > {number(floor)} and {enough}"
 
 
 def _budget(slo: Slo, links: Links) -> list[Rule]:
@@ -289,6 +335,9 @@ def _budget(slo: Slo, links: Links) -> list[Rule]:
     if guarded(slo):
         ratio = f"({_ratio(slo, bad, total)})"
         deff = number(slo.design_effect or 1.0)
+        if clustered(slo):
+            rules.append(Rule(design_effect(slo, total, period), record=PERIOD_DESIGN, labels=labels))
+            deff = of(slo, PERIOD_DESIGN)
         expr += f" and {lower_bound(slo, ratio, bad, total, deff)} > {number(slo.budget)}"
         expr += f" and {total} > {number(slo.min_events - 0.5)}"
     rules.append(
@@ -299,8 +348,7 @@ def _budget(slo: Slo, links: Links) -> list[Rule]:
             notify="ticket",
             category=slo.category,
             summary="An SLO's error budget is used up.",
-            description=f"{WHO}: SLO {{{{ $labels.slo }}}} ({slo.kind}) has {{{{ $value | humanizePercentage }}}} of"
-            f" its {period} budget left.",
+            description=f"{subject(slo)} has {percent(slo, of(slo, REMAINING), '%.0f')} of its {period} budget left.",
             labels={"kind": slo.kind},
         )
     )

@@ -24,7 +24,7 @@ TIERS: Final = (
 )
 
 Z: Final = 1.645
-"""One-sided 95 %. With it simulations gave no false page in 30 days at 2 labels an hour and objective 0.95."""
+"""One-sided 95 %. docs/slo-benchmark.md has the false pages that it leaves."""
 
 GUARDED_REACH: Final = 0.9
 """With Wilson's bound a threshold of 0.9 takes 25 events that are all bad; above that it takes days of labels."""

@@ -28,9 +28,7 @@ class Pairing:
     counted. Without ``need_request`` a response is complete by itself, and requests are kept only for ``rest``.
     """
 
-    def __init__(
-        self, need_request: bool, max_waiting: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES
-    ) -> None:
+    def __init__(self, need_request: bool, max_waiting: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._need_request = need_request
         self._max_waiting, self._max_bytes = max_waiting, max_bytes
         self._waiting: OrderedDict[Hashable, _Half] = OrderedDict()

@@ -17,6 +17,7 @@ from monitor.adapters.protocol import EntryError, Exchange
 from monitor.adapters.tensors import Body, Tensor, lookup
 from monitor.masks import encode_rle
 from monitor.records import PREDICTION_TYPE
+from monitor.records.types import MAX_INSTANCES
 from monitor.windows import to_text
 
 MOST_ENTRIES: Final = 1024
@@ -106,8 +107,8 @@ class _Source:
         if len(set(sizes.values())) != 1:
             raise EntryError(f"batch: first dimensions differ: {sizes}")
         entries = next(iter(sizes.values()))
-        if entries > MOST_ENTRIES:
-            raise EntryError(f"batch: {entries} entries, at most {MOST_ENTRIES} are read")
+        if not 1 <= entries <= MOST_ENTRIES:
+            raise EntryError(f"batch: {entries} entries, 1 to {MOST_ENTRIES} are read")
         return entries
 
     def _whole(self, side: str, name: str) -> Tensor:
@@ -159,6 +160,9 @@ class _Source:
 
     def _instances(self, how: InstancesMap, index: int) -> list[dict[str, Any]]:
         scores = _numbers(self._tensor("response", how.scores, index), 1)
+        found = np.count_nonzero(~(scores < how.score_threshold))
+        if found > MAX_INSTANCES:  # before an object is made of each: a line may hold many millions
+            raise EntryError(f"response: {found} instances, at most {MAX_INSTANCES} are read")
         classes = _flat(self._tensor("response", how.classes, index))
         masks = _each_mask(self._tensor("response", how.masks, index), how.form)
         if not len(scores) == len(classes) == len(masks):
@@ -191,6 +195,8 @@ class _Source:
                 confidence = _numbers(self._tensor("response", how.confidence, index), 2)
         else:
             scores = _numbers(tensor, 3).astype(np.float64, copy=False)
+            if not scores.size:
+                raise EntryError(f"{tensor.name}: shape {list(scores.shape)} is no map")
             if not np.isfinite(scores).all():
                 raise EntryError(f"{tensor.name}: a value is not finite")
             classes = scores.argmax(axis=0)
@@ -241,12 +247,12 @@ def _flat(tensor: Tensor) -> Any:
 
 def _each_mask(tensor: Tensor, form: str) -> Any:
     values = tensor.values
-    if form == "coco" and not isinstance(values, list):
-        return values.tolist()  # polygons of equal length look like an array
     if isinstance(values, list):
         return values
-    if values.size == 0:
+    if values.size == 0:  # of whatever shape: one of [10**12, 0] costs nothing to send
         return []
+    if form == "coco":
+        return values.tolist()  # polygons of equal length look like an array
     if values.ndim == 4 and values.shape[1] == 1 and values.shape[0] > 1:
         values = values[:, 0]  # torchvision's (N, 1, H, W)
     return _numbers(Tensor(tensor.name, values, values.shape), 3)

@@ -96,6 +96,8 @@ class Body:
         ):
             raise EntryError(f"{field}.shape: not a list of up to {MAX_DIMENSIONS} sizes")
         count = math.prod(shape)
+        if not count and math.prod(side or 1 for side in shape) >= 2**59:
+            raise EntryError(f"{field}.shape: {shape} is no array, not even an empty one")  # NumPy makes none of it
         parameters = entry.get("parameters") or {}
         if isinstance(parameters, dict) and "binary_data_size" in parameters:
             raw = self._binary(entry["name"], parameters["binary_data_size"], field)

@@ -6,7 +6,7 @@ Source: CVAT's OpenAPI schema (cvat-sdk 2.80): ``/api/labels``, ``/api/jobs``, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from monitor.annotation_tools.http import ToolApi, ToolError
@@ -54,8 +54,8 @@ class Cvat:
         jobs = self._pages("/api/jobs", task_id=task_id)
         return [int(job["id"]) for job in jobs if job.get("state") == "completed"]
 
-    def push(self, task_id: int, items: Sequence[Item]) -> set[str]:
-        """Put masks on the frames of a task whose names are the items'; returns the inputs that are there now.
+    def push(self, task_id: int, items: Sequence[Item]) -> Iterator[set[str]]:
+        """Put masks on the frames of a task whose names are the items'; yields the inputs that are there now.
 
         Frames that have shapes already are left as they are: a second push, or one that was cut off, doubles nothing.
         """
@@ -78,7 +78,7 @@ class Cvat:
         if body["shapes"] or body["tags"]:
             path = f"/api/tasks/{task_id}/annotations/"
             self._api.call("PATCH", path, query={"action": "create"}, body=body)
-        return set(frame_of)
+        yield set(frame_of)
 
     def _pages(self, path: str, **query: object) -> Iterable[dict[str, Any]]:
         for page in range(1, MAX_PAGES + 1):

@@ -60,7 +60,8 @@ def relabel_push(
             found = items_of(store.exports, chosen, classes, settings.images.max_pixels, skipped, image_of)
             items = list(found)
             client = Cvat(annotation) if annotation.tool == "cvat" else LabelStudioClient(annotation)
-            pushed = client.push(annotation.project, items) if items else set()
+            for there in client.push(annotation.project, items):
+                pushed |= there  # at once: what is in the tool stays leased, whatever becomes of the rest
             absent = len(items) - len(pushed)
             if absent:
                 skipped.counts[f"whose image {annotation.tool} does not have"] += absent

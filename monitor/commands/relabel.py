@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from monitor.windows import SECOND_US, parse_length
 if TYPE_CHECKING:
     from monitor.store.relabel import RelabelItem
     from monitor.store.store import Store
+
+T = TypeVar("T")
 
 KINDS = ("manual", "spot_check", "drift", "quality", "disagreement", "training")
 STATES = ("open", "claimed", "done", "expired")
@@ -74,7 +76,8 @@ def relabel_add(
 ) -> None:
     """Queue samples by hand, before all others: all of them, or, where one is not known, none."""
     new = _changing(
-        state, "relabel.add", lambda store: store.relabel.add_by_hand(inputs, reason, model=model, version=version)
+        state,
+        lambda store, by: store.relabel.add_by_hand(inputs, reason, model=model, version=version, by=by),
     )
     if as_json:
         print_json({"queued": sorted({row.input_id for row in new})})
@@ -99,9 +102,7 @@ def relabel_claim(
     from monitor.relabel_view import claimed
 
     lease_us = _lease_us(state, lease)
-    claim = _changing(
-        state, "relabel.claim", lambda store: store.relabel.claim(count, who, lease_us, model=model, kind=kind)
-    )
+    claim = _changing(state, lambda store, by: store.relabel.claim(count, who, lease_us, model=model, kind=kind, by=by))
     found = claimed(claim)
     if as_json:
         print_json(found)
@@ -125,7 +126,7 @@ def relabel_renew(
 ) -> None:
     """Keep claimed samples for longer, from now."""
     lease_us = _lease_us(state, lease)
-    _change(state, "renew", as_json, lambda store: store.relabel.renew(inputs, who, lease_us, token))
+    _change(state, "renew", as_json, lambda store, by: store.relabel.renew(inputs, who, lease_us, token, by=by))
 
 
 @relabel.command("release")
@@ -136,7 +137,7 @@ def relabel_renew(
 @click.pass_obj
 def relabel_release(state: State, inputs: tuple[str, ...], who: str, token: str | None, as_json: bool) -> None:
     """Give claimed samples back."""
-    _change(state, "release", as_json, lambda store: store.relabel.release(inputs, who, token))
+    _change(state, "release", as_json, lambda store, by: store.relabel.release(inputs, who, token, by=by))
 
 
 @relabel.command("done")
@@ -147,7 +148,7 @@ def relabel_release(state: State, inputs: tuple[str, ...], who: str, token: str 
 @click.pass_obj
 def relabel_done(state: State, inputs: tuple[str, ...], who: str, token: str | None, as_json: bool) -> None:
     """Close claimed samples of which no label will come; one that comes closes its sample by itself."""
-    _change(state, "done", as_json, lambda store: store.relabel.complete(inputs, who, token))
+    _change(state, "done", as_json, lambda store, by: store.relabel.complete(inputs, who, token, by=by))
 
 
 def _lease_us(state: State, lease: str | None) -> int:
@@ -156,29 +157,27 @@ def _lease_us(state: State, lease: str | None) -> int:
     return min(parsed("--lease", parse_length, lease), LONGEST_LEASE_US)
 
 
-def _changing(state: State, what: str, change: Callable[[Store], Any]) -> Any:
-    from monitor.audit import os_user, record
+def _changing(state: State, change: Callable[[Store, str], T]) -> T:
+    """What ``change`` gives, which takes the store and who is written to the audit log."""
+    from monitor.audit import os_user
 
     store = open_store(state.settings(), write=True)
     try:
-        changed = change(store)
-        items = changed if isinstance(changed, list) else changed.items
-        if items:
-            record(store, os_user(), what, items[0].model, {"items": len(items)})
-        return changed
+        return change(store, os_user())
     finally:
         store.close()
 
 
-def _change(state: State, what: str, as_json: bool, change: Callable[[Store], Sequence[RelabelItem]]) -> None:
+def _change(state: State, what: str, as_json: bool, change: Callable[[Store, str], Sequence[RelabelItem]]) -> None:
     from monitor.relabel_view import samples
 
-    items = samples(_changing(state, f"relabel.{what}", change))
+    items = samples(_changing(state, change))
     if as_json:
         print_json({"items": items})
     else:
         until = f", leased until {items[0]['lease_until']}" if what == "renew" and items else ""
         click.echo(f"{len(items)} samples: {what}{until}")
+
 
 relabel.add_command(relabel_export)
 relabel.add_command(relabel_push)

@@ -109,20 +109,18 @@ def waiting(
     store: Store, model: str, version: str | None, limit: int, claim_as: str | None, lease_us: int
 ) -> tuple[list[Chosen], str | None]:
     """Samples from the queue, and the token of their lease; those of another version than the named one go back."""
-    from monitor.audit import os_user, record
+    from monitor.audit import os_user
     from monitor.exports.chosen import chosen_of
 
     if claim_as is None:
         items = store.relabel.items(model, states=_OPEN)
         chosen = [one for one in chosen_of(items) if version is None or one.version == version]
         return chosen[:limit], None
-    claim = store.relabel.claim(limit, claim_as, lease_us, model=model)
+    claim = store.relabel.claim(limit, claim_as, lease_us, model=model, by=os_user())
     chosen = chosen_of(claim.items)
     others = [one.input_id for one in chosen if version is not None and one.version != version]
     if others:
         store.relabel.release(others, claim_as, claim.token)
-    if claim.items:
-        record(store, os_user(), "relabel.claim", model, {"items": len(claim.items), "as": claim_as})
     return [one for one in chosen if one.input_id not in set(others)], claim.token if claim.items else None
 
 

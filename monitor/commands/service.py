@@ -32,12 +32,21 @@ from monitor.settings import load_settings
 )
 @click.option("--corruption", default="darkness", show_default=True, help="The shift that sets in midway.")
 @click.option("--strength", type=click.IntRange(1, 3), default=2, show_default=True)
-def demo(no_serve: bool, folder: Path, corruption: str, strength: int) -> None:
+@click.option("--full-loop", is_flag=True, help="On to labels, a retraining, a canary and its promotion (minutes).")
+@click.pass_context
+def demo(context: click.Context, no_serve: bool, folder: Path, corruption: str, strength: int, full_loop: bool) -> None:
     """The main job on data that comes with the project: traffic, a shift midway, what is detected when."""
     from monitor.demo.corruptions import CORRUPTIONS
 
     if corruption not in CORRUPTIONS:  # said before anything slow is loaded
         raise InputError(f"--corruption {corruption}: choose one of {', '.join(CORRUPTIONS)}")
+    if full_loop:
+        from monitor.full_loop.plan import LoopPlan
+        from monitor.full_loop.run import run_full_loop
+
+        plan = LoopPlan(corruption=corruption, strength=strength)
+        run_full_loop(context.find_root().command, folder, plan, serve=not no_serve, say=click.echo)
+        return
     from monitor.demo.run import run_demo
 
     run_demo(folder, corruption=corruption, strength=strength, serve=not no_serve, say=click.echo)

@@ -24,13 +24,15 @@ from monitor.errors import InputError
 @json_option
 @click.pass_obj
 def status(state: State, as_json: bool) -> None:
-    """Per model: records, lag, last windows with their scores and thresholds."""
+    """Per model: records, lag, last windows with their scores and thresholds, quality, budgets, open actions."""
+    from monitor.budgets import Budgets
     from monitor.present import status_text
     from monitor.status import status as read_status
 
-    store = open_store(state.settings(), write=False)
+    settings = state.settings()
+    store = open_store(settings, write=False)
     try:
-        shown = read_status(store, time.time_ns() // 1000)
+        shown = read_status(store, time.time_ns() // 1000, Budgets(lambda: settings.prometheus.url).read())
     finally:
         store.close()
     if as_json:
@@ -89,7 +91,7 @@ def drift(
     elif shown:
         click.echo(drift_table(shown))
     else:
-        click.echo("No records in this range.")
+        click.echo(_nothing(slice_key))
 
 
 @click.command()
@@ -159,7 +161,7 @@ def quality(
     elif shown:
         click.echo(plan_table(shown) if planned else quality_table(shown))
     else:
-        click.echo("No records in this range.")
+        click.echo(_nothing(slice_key))
 
 
 @click.command()
@@ -183,3 +185,7 @@ def report(state: State, model: str, version: str | None, window: str, slice_key
     write_page(out, lambda: report_html(found))
     shown = found.scored.to_json()
     click.echo(f"{out}: {shown['start']} to {shown['end']}, {shown['records']} records, {shown['status']}")
+
+
+def _nothing(slice_key: str) -> str:
+    return f"No records of slice {slice_key} in this range." if slice_key else "No records in this range."

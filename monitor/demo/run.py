@@ -42,7 +42,7 @@ PANE_US = WindowSettings().pane_seconds * SECOND_US
 
 def run_demo(folder: Path, *, corruption: str, strength: int, serve: bool, say: Callable[[str], None]) -> None:
     """Run the demo in ``folder`` and say what happens. Raises InputError where the folder is not the demo's."""
-    _make_room(folder)
+    make_room(folder)
     settings = _settings(folder)
     shift_at = START + timedelta(hours=SHIFT_AFTER_HOURS)
     say(
@@ -142,7 +142,7 @@ def _plan(start: datetime, hours: int, *, seed: int, **shift: Any) -> TrafficPla
     )
 
 
-def _make_room(folder: Path) -> None:
+def make_room(folder: Path) -> None:
     """Remove an earlier demo; never anything else."""
     try:
         if folder.exists() and any(folder.iterdir()):

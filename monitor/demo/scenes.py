@@ -70,6 +70,15 @@ class Scene:
     """(index into ``SCENE_CLASSES``, mask (H, W)) of all that is visible; masks never overlap."""
 
 
+def target(scene: Scene) -> NDArray[np.int64]:
+    """(H, W) channel numbers: 0 background, 1 + class. A glyph of no known class counts as background."""
+    channels = np.zeros(scene.image.shape[:2], dtype=np.int64)
+    for class_index, mask in scene.instances:
+        if class_index < len(CLASS_NAMES):
+            channels[mask] = 1 + class_index
+    return channels
+
+
 @dataclass
 class _Glyph:
     """A digit under way through a sequence. Positions in px, velocities in px a frame, angles in degrees."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -223,6 +223,15 @@ def labels(
                     for class_index, mask in scenes[frame].instances
                 ],
             }
+
+
+def true_scenes(plan: TrafficPlan, inputs: Collection[str]) -> Iterator[tuple[str, Scene]]:
+    """The scenes of some of the plan's inputs, by their ids: what was really to be seen."""
+    source = SceneSource(plan.split)
+    for take in _takes(plan):
+        names = [take.input_id(frame) for frame in range(take.frames)]
+        if any(name in inputs for name in names):
+            yield from ((n, scene) for n, scene in zip(names, _film(plan, source, take), strict=True) if n in inputs)
 
 
 def _prediction(

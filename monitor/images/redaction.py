@@ -41,8 +41,7 @@ def region_of(
     if prediction.semantic is not None:
         indices, _ = decode_semantic(prediction.semantic, max_pixels)
         values = [value for value, at in classes.position_of_index.items() if classes.names[at] in names]
-        found = np.isin(_resized(np.asarray(indices), shown), values)
-        painted[found] = 1
+        painted[_touched(np.isin(indices, values), shown)] = 1
     return painted.astype(np.bool_)
 
 
@@ -52,9 +51,7 @@ def _paint(painted: NDArray[np.uint8], mask: Any, original: tuple[int, int], max
         found = decode_rle(mask.size, mask.counts, max_pixels)
         if not found.size:
             raise BadRecord("bad_mask", "a mask of no pixels")
-        # Nearest would lose what is thinner than a pixel of the result.
-        shrunk = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        painted[shrunk > 0] = 1
+        painted[_touched(np.asarray(found, np.bool_), (height, width))] = 1
         return
     scale = np.array([width / max(1, original[1]), height / max(1, original[0])])
     for ring in mask:
@@ -64,11 +61,16 @@ def _paint(painted: NDArray[np.uint8], mask: Any, original: tuple[int, int], max
         cv2.polylines(painted, [corners], True, (1,))  # what is thinner than a pixel, too
 
 
-def _resized(indices: NDArray[Any], shown: tuple[int, int]) -> NDArray[Any]:
-    """Nearest neighbour, which invents no class."""
-    rows = np.minimum((np.arange(shown[0]) + 0.5) * indices.shape[0] / shown[0], indices.shape[0] - 1).astype(np.int64)
-    columns = np.minimum((np.arange(shown[1]) + 0.5) * indices.shape[1] / shown[1], indices.shape[1] - 1)
-    return np.asarray(indices[rows[:, None], columns.astype(np.int64)[None, :]])
+def _touched(found: NDArray[np.bool_], shown: tuple[int, int]) -> NDArray[np.bool_]:
+    """(h, w) pixels of the result that any pixel of ``found`` (H, W) lies in, be it in part.
+
+    Nearest neighbour would lose what is thinner than a pixel of the result.
+    """
+    for axis, length in enumerate(shown):
+        edges = np.arange(length + 1) * found.shape[axis]
+        starts, last = edges[:-1] // length, -(-edges[1:] // length) - 1
+        found = np.logical_or.reduceat(found, starts, axis=axis) | np.take(found, last, axis=axis)
+    return found
 
 
 def obscured(

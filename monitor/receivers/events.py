@@ -16,6 +16,7 @@ TAKES = {
     "segwatch.relabel_requested.v1": "relabel",
     "segwatch.retrain_requested.v1": "retrain",
     "segwatch.rollback_requested.v1": "rollback",
+    "segwatch.promote_requested.v1": "promote",
     "segwatch.alert.v1": "alert",
 }
 """Type of an action -> how the receivers' file calls it."""

@@ -2,7 +2,7 @@
 
 The evidence becomes a run with the action's id as a tag, which is looked for before a run is made; it is FINISHED once
 everything is in it, so that one that was cut off is filled, not doubled. The model version that the action is about
-gets a tag, and with ``alias`` a rollback moves that alias to the stable version.
+gets a tag, and with ``alias`` a rollback moves that alias to the stable version, a promotion to the canary.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Mlflow:
         return str(answer.json()["experiment"]["experiment_id"])
 
     def _find(self, experiment: str, identity: str) -> dict[str, Any] | None:
-        asked = {"experiment_ids": [experiment], "filter": f"tags.`{ID_TAG}` = '{identity}'", "max_results": 1}
-        runs = self._call("POST", "/runs/search", asked).json().get("runs") or [None]
-        found: dict[str, Any] | None = runs[0]
-        return found
+        """The run of an action; of several the first, for all who look."""
+        asked = {"experiment_ids": [experiment], "filter": f"tags.`{ID_TAG}` = '{identity}'", "max_results": 10}
+        runs: list[dict[str, Any]] = self._call("POST", "/runs/search", asked).json().get("runs") or []
+        return min(runs, key=lambda run: (int(run["info"].get("start_time") or 0), run["info"]["run_id"]), default=None)
 
     def _create(self, experiment: str, event: Event) -> dict[str, Any]:
         model, version = model_of(event["data"])
@@ -95,7 +95,11 @@ class Mlflow:
             "tags": [{"key": name, "value": _fit(value)} for name, value in _tags(event).items() if value],
         }
         made: dict[str, Any] = self._call("POST", "/runs/create", asked).json()["run"]
-        return made
+        # The server makes as many runs with a tag as it is asked for, and somebody else may have asked since we looked.
+        first = self._find(experiment, str(event["id"])) or made
+        if first["info"]["run_id"] != made["info"]["run_id"]:
+            self._call("POST", "/runs/delete", {"run_id": made["info"]["run_id"]})
+        return first
 
     def _fill(self, info: Mapping[str, Any], event: Event) -> None:
         now_ms = round(self._clock() * 1000)
@@ -130,11 +134,11 @@ class Mlflow:
                 asked = {"name": name, "version": number, "key": key, "value": str(event["id"])}
                 self._call("POST", "/model-versions/set-tag", asked)
                 told.append(f"tagged version {number} of {name}")
-        stable = event["data"].get("stable")
-        if self._settings.alias and stable and TAKES.get(str(event["type"])) == "rollback":
-            number = self._number(name, str(stable))
+        best = {"rollback": event["data"].get("stable"), "promote": version}.get(TAKES.get(str(event["type"]), ""))
+        if self._settings.alias and best:
+            number = self._number(name, str(best))
             if number is None:
-                raise ReceiverError(f"the registry has no version {stable} of {name} for alias {self._settings.alias}")
+                raise ReceiverError(f"the registry has no version {best} of {name} for alias {self._settings.alias}")
             asked = {"name": name, "alias": self._settings.alias, "version": number}
             self._call("POST", "/registered-models/alias", asked)
             told.append(f"alias {self._settings.alias} is version {number}")

@@ -12,7 +12,7 @@ from monitor.errors import SegwatchError
 Event = Mapping[str, Any]
 """A CloudEvent in the JSON format: attributes beside ``data``."""
 
-Takes = Literal["relabel", "retrain", "rollback", "alert"]
+Takes = Literal["relabel", "retrain", "rollback", "promote", "alert"]
 
 
 class ReceiverError(SegwatchError):
@@ -28,7 +28,7 @@ class ReceiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
     url: str = ""
-    actions: tuple[Takes, ...] = ("relabel", "retrain", "rollback")
+    actions: tuple[Takes, ...] = ("relabel", "retrain", "rollback", "promote")
     models: tuple[str, ...] = ()
     """Only actions about these models; empty means all."""
     token_file: str = ""

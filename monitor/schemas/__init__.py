@@ -15,6 +15,7 @@ SCHEMAS: dict[str, str] = {
     "segwatch.relabel_requested.v1": "action.v1.json",
     "segwatch.retrain_requested.v1": "action.v1.json",
     "segwatch.rollback_requested.v1": "action.v1.json",
+    "segwatch.promote_requested.v1": "action.v1.json",
     "segwatch.alert.v1": "action.v1.json",
 }
 """Type of a record or action, and the file of its schema in this folder."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, case
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Table, Text, case, func
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitor.tallies import MOST
@@ -100,9 +100,9 @@ def upsert(
 ) -> int:
     """Insert ``rows``; where the primary key is taken, change that row or, without ``change``, leave it.
 
-    ``change`` maps a column to what becomes of it: ``"replace"`` (the new value), ``"add"`` or ``"larger"``.
-    Returns how many rows were inserted or changed. Rows are sorted by key first, so that two transactions never wait
-    for each other in a circle.
+    ``change`` maps a column to what becomes of it: ``"replace"`` (the new value), ``"add"``, ``"larger"`` or
+    ``"first"`` (the new value where there was none). Returns how many rows were inserted or changed. Rows are sorted by
+    key first, so that two transactions never wait for each other in a circle.
     """
     if not rows:
         return 0
@@ -124,6 +124,8 @@ def upsert(
 def _changed(how: str, old: ColumnElement[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
     if how == "larger":
         return case((new > old, new), else_=old)
+    if how == "first":
+        return func.coalesce(old, new)
     if how == "add":
         # Comparing before adding: the sum itself would be an error on PostgreSQL, and a float on SQLite.
         return case((old > MOST - case((new > 0, new), else_=0), MOST), else_=old + new)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, select, update
 
 from monitor.store import bulk, tallies
 from monitor.store.database import Database
@@ -25,6 +25,9 @@ DeliveryState = Literal["waiting", "delivered", "given_up", "skipped"]
 LOOK_BACK_US = 3_600_000_000
 """A transaction that queues an action is committed within an hour of its ``created_us``: none takes that long."""
 SPREAD_EVERY_US = 600_000_000
+MISSED_US = 600_000_000
+"""A receiver is back once a process has run without it for so long after the last one that had it: many times the
+minute between two notes of that, so that a change of the file process by process loses nothing."""
 AT_ONCE = 500
 
 
@@ -61,12 +64,55 @@ class Deliveries:
         self._database = database
         self._clock = clock
 
-    def register(self, names: Sequence[str]) -> None:
-        """Receivers get the actions that are queued from the moment on at which they were registered first."""
-        if names:
-            with self._database.write() as connection:
-                now_us = self._clock()
-                bulk.upsert(connection, action_receiver, [{"name": name, "spread_us": now_us} for name in names])
+    def register(self, names: Sequence[str]) -> dict[str, int]:
+        """Receivers get the actions that are queued from the moment on at which they were registered first.
+
+        One that comes back, after processes ran without it, begins anew: what was asked meanwhile is out of date.
+        Returns how many waiting actions that skips, by receiver; 0 where it only begins anew.
+        """
+        columns, line = action_receiver.c, action_delivery.c
+        skipped: dict[str, int] = {}
+        with self._database.write() as connection:
+            now_us = self._clock()
+            back = select(columns.name).where(columns.name.in_(names), columns.missed_us > columns.seen_us + MISSED_US)
+            names_back: list[str] = sorted(connection.execute(back.with_for_update()).scalars())
+            for name in names_back:
+                waiting = and_(line.receiver == name, line.state == "waiting")
+                gone = {"state": "skipped", "done_us": now_us, "error": "the receiver was not there"}
+                skipped[name] = connection.execute(update(action_delivery).where(waiting).values(gone)).rowcount
+                connection.execute(update(action_receiver).where(columns.name == name).values(spread_us=now_us))
+            rows = [{"name": name, "spread_us": now_us, "seen_us": now_us, "missed_us": 0} for name in names]
+            bulk.upsert(connection, action_receiver, rows, {"seen_us": "replace", "missed_us": "replace"})
+        return skipped
+
+    def note_running(self, names: Sequence[str]) -> None:
+        """Say that a process runs which has these receivers, and no others. To be said every minute."""
+        columns = action_receiver.c
+        with self._database.write() as connection:
+            now_us = self._clock()
+            # All rows are locked in one order: two processes with other receivers would else wait in a circle.
+            connection.execute(select(columns.name).order_by(columns.name).with_for_update()).all()
+            own = columns.name.in_(names)
+            connection.execute(update(action_receiver).where(own).values(seen_us=now_us))
+            connection.execute(update(action_receiver).where(~own).values(missed_us=now_us))
+
+    def give_up_old(self, receiver: str, before_us: int) -> list[str]:
+        """Give up what is due and was queued before then; the ids of these actions."""
+        columns = action_delivery.c
+        old = and_(_is_due(receiver, self._clock()), columns.created_us < before_us)
+        query = select(columns.id).where(old).order_by(columns.id)
+        with self._database.read() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            found: list[str] = list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
+            gone = {"state": "given_up", "done_us": self._clock(), "error": "too old to be delivered"}
+            for some in bulk.portions(found, AT_ONCE):
+                own = and_(columns.receiver == receiver, columns.id.in_(some))
+                connection.execute(update(action_delivery).where(own).values(gone))
+            key = TallyKey(DELIVERIES, "", "", receiver, DELIVERED.index("given_up"))
+            tallies.append(connection, {key: len(found)})
+            return found
 
     def spread(self, receiver: str, topic: str, wants: Callable[[OutboxMessage], bool]) -> int:
         """Make lines for the actions that have none for this registered receiver; how many wait newly."""
@@ -92,7 +138,7 @@ class Deliveries:
         """The next action that is due for a receiver, None where none is."""
         columns = action_delivery.c
         now_us = self._clock()
-        due = and_(columns.receiver == receiver, columns.state == "waiting", columns.next_us <= now_us)
+        due = _is_due(receiver, now_us)
         query = select(columns.id, columns.attempts).where(due).order_by(columns.next_us, columns.id).limit(1)
         with self._database.read() as connection:
             if connection.execute(query).first() is None:
@@ -155,6 +201,11 @@ class Deliveries:
             if connection.execute(update(action_delivery).where(place).values(values)).rowcount:
                 bucket = DELIVERED.index(outcome)
                 tallies.append(connection, {TallyKey(DELIVERIES, "", "", claimed.receiver, bucket): 1})
+
+
+def _is_due(receiver: str, now_us: int) -> ColumnElement[bool]:
+    columns = action_delivery.c
+    return and_(columns.receiver == receiver, columns.state == "waiting", columns.next_us <= now_us)
 
 
 def _without_line(connection: Connection, receiver: str, topic: str, since_us: int) -> list[OutboxMessage]:

@@ -189,8 +189,9 @@ def judged_of(connection: Connection, inputs: Sequence[str]) -> dict[tuple[str, 
 
 
 def save_judged(connection: Connection, rows: Sequence[JudgedRow]) -> None:
-    """Replace what was said of records."""
+    """Replace what was said of records, but not when they were judged first."""
     changed = {name: "replace" for name in JudgedRow._fields if name not in IDENTITY}
+    changed["first_judged_at_us"] = "first"
     bulk.upsert(connection, judged, [row._asdict() for row in rows], changed)
 
 

@@ -105,9 +105,13 @@ class Leader:
         score: ScoreRow,
         messages: Sequence[OutboxMessage] = (),
         wanted: Sequence[RelabelRow] = (),
+        request: Callable[[Sequence[RelabelRow], int], OutboxMessage] | None = None,
     ) -> int | None:
         """Store a verdict as the window's next revision, queue its messages and what is ``wanted`` to be labelled,
         clear the mark: in one transaction.
+
+        ``request`` makes the message that names what was newly queued, from that and the revision; where nothing was
+        there is none.
 
         Returns the revision (from 0). None when there was nothing new, as many records as in the last revision: then
         only the mark is cleared. A mark that a later fold has renewed stays.
@@ -116,11 +120,11 @@ class Leader:
             # What was read a moment ago may have been purged since.
             graves = purges.Tombstones(connection)
             score = replace(score, payload=graves.scrubbed(window.model, score.payload))
-            messages = [replace(one, value=one.value and graves.scrubbed(window.model, one.value)) for one in messages]
             revision = scores.insert_revision(connection, window, score)
             if revision is not None:
-                relabel.add(connection, wanted)
-                outbox.queue(connection, messages, self._clock())
+                new = relabel.add(connection, wanted)
+                asked = [request(new, revision)] if new and request is not None else []
+                self._queue(connection, graves, window.model, [*messages, *asked])
             scores.clear(connection, window)
             return revision
 
@@ -214,11 +218,18 @@ class Leader:
             relabel.add(connection, [relabel.of_spot_check(row) for row in rows])
             relabel.settle(connection, self._clock(), [row.input_id for row in rows])
 
-    def queue_samples(self, wanted: Sequence[RelabelRow], messages: Sequence[OutboxMessage] = ()) -> list[RelabelRow]:
-        """Queue samples for labelling, and messages, in one transaction; returns those that were not queued before."""
+    def queue_samples(
+        self, wanted: Sequence[RelabelRow], request: Callable[[Sequence[RelabelRow]], OutboxMessage] | None = None
+    ) -> list[RelabelRow]:
+        """Queue samples of a model for labelling; returns those that were not queued before.
+
+        ``request`` makes the message that names these, in the same transaction; where there are none there is none.
+        """
         with self._write() as connection:
+            graves = purges.Tombstones(connection)
             new = relabel.add(connection, wanted)
-            outbox.queue(connection, messages, self._clock())
+            if new and request is not None:
+                self._queue(connection, graves, new[0].model, [request(new)])
             return new
 
     def tidy_queue(self, before_us: Mapping[str, int]) -> int:
@@ -236,20 +247,46 @@ class Leader:
             for one in estimated:
                 labels.save_quality(connection, one)
 
-    def record_canary(self, row: StoredCanary, messages: Sequence[OutboxMessage] = ()) -> None:
-        """Replace what was said of a canary, and queue the request that follows: in one transaction."""
-        with self._write() as connection:
-            canaries.save(connection, row)
-            outbox.queue(connection, messages, self._clock())
+    def record_canary(self, row: StoredCanary, messages: Sequence[OutboxMessage] = (), *, cooldown_us: int = 0) -> bool:
+        """Replace what was said of a canary, and queue the request that follows: in one transaction.
 
-    def record_retrain(self, row: RetrainRow, message: OutboxMessage | None = None) -> None:
-        """Replace what was decided on a model's retraining, and queue the request: in one transaction."""
+        With ``requested_at_us`` that is its rollback: left out, and False, where somebody else has asked for the same
+        within the cooldown.
+        """
         with self._write() as connection:
             graves = purges.Tombstones(connection)
-            actions.save_retrain(connection, row)
+            if messages and row.requested_at_us is not None:
+                ours = (row.model, row.canary, messages[0].id, row.requested_at_us)
+                if actions.ask(connection, "rollback", *ours, cooldown_us) is not None:
+                    canaries.save(connection, row._replace(requested_at_us=None))
+                    return False
+            canaries.save(connection, row)
+            self._queue(connection, graves, row.model, messages)
+            return True
+
+    def record_retrain(self, row: RetrainRow, message: OutboxMessage | None = None, *, cooldown_us: int = 0) -> bool:
+        """Replace what was decided on a model's retraining, and queue the request: in one transaction.
+
+        False, with nothing changed, where somebody else has asked for it within the cooldown.
+        """
+        with self._write() as connection:
+            graves = purges.Tombstones(connection)
             if message is not None:
-                value = message.value and graves.scrubbed(row.model, message.value)
-                outbox.queue(connection, [replace(message, value=value)], self._clock())
+                if (
+                    actions.ask(connection, "retrain", row.model, "", message.id, row.decided_us, cooldown_us)
+                    is not None
+                ):
+                    return False
+                self._queue(connection, graves, row.model, [message])
+            actions.save_retrain(connection, row)
+            return True
+
+    def _queue(
+        self, connection: Connection, graves: purges.Tombstones, model: str, messages: Sequence[OutboxMessage]
+    ) -> None:
+        """Queue messages about a model without what was purged since they were made."""
+        clean = [replace(one, value=one.value and graves.scrubbed(model, one.value)) for one in messages]
+        outbox.queue(connection, clean, self._clock())
 
     def expire(self, before_us: int, portion: int = 10_000) -> Expired:
         """Delete what begins before ``before_us``: panes, verdicts, the sample index, and messages sent before then.

@@ -38,19 +38,23 @@ from monitor.store import (
     outbox,
     panes,
     purges,
+    relabel_backlog,
     schema,
     scores,
     tallies,
     traces,
 )
 from monitor.store.actions import Actions
+from monitor.store.annotation_jobs import AnnotationJobs
 from monitor.store.canary import Canaries
+from monitor.store.candidates import Candidates
 from monitor.store.database import Database, parse_url, wall_clock_us
 from monitor.store.deliveries import Deliveries
 from monitor.store.exports import Exports
 from monitor.store.leader import Leader
 from monitor.store.outbox import Claim
-from monitor.store.relabel import RelabelQueue
+from monitor.store.relabel_backlog import Backlog
+from monitor.store.relabel_queue import RelabelQueue
 from monitor.store.samples import SampleWriter
 from monitor.store.transaction import Transaction
 from monitor.store.values import (
@@ -250,6 +254,11 @@ class Store:
         with self._database.read() as connection:
             return early.alarms(connection, model, version, baseline_id, after_us, until_us)
 
+    def relabel_backlog(self, now_us: int) -> dict[str, Backlog]:
+        """By model: what of the relabel queue waits, and since when."""
+        with self._database.read() as connection:
+            return relabel_backlog.read(connection, now_us)
+
     # Labels
 
     def judged(
@@ -273,6 +282,16 @@ class Store:
     def relabel(self) -> RelabelQueue:
         """What is to be labelled."""
         return RelabelQueue(self._database, self._clock)
+
+    @property
+    def candidates(self) -> Candidates:
+        """What may be chosen to be labelled."""
+        return Candidates(self._database)
+
+    @property
+    def annotation_jobs(self) -> AnnotationJobs:
+        """Jobs of an annotation tool that are to be fetched."""
+        return AnnotationJobs(self._database, self._clock)
 
     @property
     def canaries(self) -> Canaries:

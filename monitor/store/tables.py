@@ -115,6 +115,8 @@ judged = Table(
     Column("judged_at_us", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    # When a label that could be judged was there for the first time: it is new only once, however often it is judged.
+    Column("first_judged_at_us", BigInteger),
     Index("ix_judged_event_time_us", "event_time_us"),
 )
 
@@ -393,6 +395,9 @@ action_receiver = Table(
     metadata,
     Column("name", NAME, primary_key=True),
     Column("spread_us", BigInteger, nullable=False),
+    # When a process last ran that had it in its receivers' file, and one that had not.
+    Column("seen_us", BigInteger, nullable=False),
+    Column("missed_us", BigInteger, nullable=False),
 )
 
 # An action on its way to a receiver: see monitor/store/deliveries.py.
@@ -418,12 +423,34 @@ action_delivery = Table(
     ),
 )
 
-# Whether each model is to be trained anew: what was decided last, and when it was asked for.
+# Jobs of an annotation tool whose annotations are to be fetched: see monitor/store/annotation_jobs.py.
+annotation_job = Table(
+    "annotation_job",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", NAME, nullable=False),
+    Column("asked_us", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("next_us", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+# The last request of each kind about a model; a rollback is about a version, which is "" otherwise.
+requested = Table(
+    "requested",
+    metadata,
+    Column("kind", NAME, primary_key=True),
+    Column("model", NAME, primary_key=True),
+    Column("version", NAME, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("id", NAME, nullable=False),
+)
+
+# Whether each model is to be trained anew: what was decided last.
 retrain = Table(
     "retrain",
     metadata,
     Column("model", NAME, primary_key=True),
-    Column("requested_us", BigInteger),
     Column("decided_us", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
 )

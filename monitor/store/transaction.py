@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from monitor.store import actions, audit, labels, offsets, outbox, panes, relabel, samples, tallies
+from monitor.store.actions import Cooling, Requested
 from monitor.store.purges import Tombstones
+from monitor.store.relabel import RelabelRow
 from monitor.store.samples import Identity, SampleWriter
 from monitor.store.values import Advance, LabelKey, LabelOutcome, LabelRow, OutboxMessage, PaneDelta, PaneKey, SampleRow
 from monitor.tallies import TallyKey
@@ -123,14 +125,29 @@ class Transaction:
         """Queue messages for delivery; those whose id has been queued before are ignored."""
         outbox.queue(self._connection, messages, self._now_us)
 
-    def request(self, message: OutboxMessage, model: str, *, retrain: bool) -> bool:
-        """Queue an action about a model; whether it is new. ``retrain``: it asks for its retraining."""
+    def request(
+        self, message: OutboxMessage, model: str, version: str, *, once: tuple[Cooling, int] | None = None
+    ) -> Requested | None:
+        """Queue an action about a model's version; None where it is new.
+
+        Else what stands in its way: itself (the same id), or a request that it comes too soon after. ``once``: what it
+        asks for, and the cooldown of that.
+        """
         scrubbed = message.value and self._purged().scrubbed(model, message.value)
-        if not outbox.queue(self._connection, [replace(message, value=scrubbed)], self._now_us):
-            return False
-        if retrain:
-            actions.note_request(self._connection, model, self._now_us)
-        return True
+        known = Requested(self._now_us, message.id)
+        if actions.queued_at(self._connection, message.id) is not None:
+            return known
+        if once is not None:
+            kind, cooldown_us = once
+            earlier = actions.ask(self._connection, kind, model, version, message.id, self._now_us, cooldown_us)
+            if earlier is not None:
+                return earlier
+        is_new = outbox.queue(self._connection, [replace(message, value=scrubbed)], self._now_us)
+        return None if is_new else known
+
+    def queue_samples(self, wanted: Sequence[RelabelRow]) -> list[RelabelRow]:
+        """Queue samples to be labelled; returns those that were not queued for their cause before."""
+        return relabel.add(self._connection, wanted)
 
     def audit(self, who: str, what: str, subject: str, detail: Mapping[str, object]) -> None:
         """Add a line to the audit log; see `monitor.audit.record`."""

@@ -137,6 +137,8 @@ class JudgedRow(NamedTuple):
     revision: int
     """Counts from 0."""
     payload: bytes
+    first_judged_at_us: int | None = None
+    """When it had a label that counts for the first time: in the store this stays."""
 
 
 class SpotCheckRow(NamedTuple):

@@ -10,10 +10,17 @@ from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select
 
 from monitor.store.database import Database
 from monitor.store.scores import stored
-from monitor.store.tables import judged, label, outbox, pane, pane_delta, sample, window_score
+from monitor.store.tables import judged, label, outbox, pane, pane_delta, sample, tally, window_score
 from monitor.store.values import JudgedRow, LabelRow, StoredScore
+from monitor.tallies import RECORDS
 
 Order = Literal["confidence", "time"]
+TAIL = 32
+"""Of a window this part is looked at first: of an hour of 1,000 records more than a page of them."""
+SPREAD = 65_536
+GOLDEN = 40_503
+"""The odd number next to 65,536 over the golden ratio: multiples of it are spread evenly (Knuth, The Art of Computer
+Programming, volume 3, 6.4)."""
 _json = msgspec.json.Encoder()
 
 
@@ -39,6 +46,17 @@ class Seen(NamedTuple):
     status: str
     confidence: float | None
     slices: str
+
+
+class Sketched(NamedTuple):
+    """A record with its place in the embedding (`detectors.active_learning.sketches`); None where there is none."""
+
+    input_id: str
+    event_time_us: int
+    status: str
+    confidence: float | None
+    slices: str
+    sketch: bytes | None
 
 
 class Queued(NamedTuple):
@@ -91,16 +109,49 @@ class Views:
     ) -> list[Seen]:
         """Records in [since, until), the newest first."""
         columns = sample.c
-        query = select(*(columns[name] for name in Seen._fields)).where(*_within(model, version, since_us, until_us))
-        return self._in_slice(query.order_by(columns.event_time_us.desc(), columns.input_id), slice_key, offset, limit)
+        # The index on times has blocks, not an order: of a day, all would be sorted to show the last twelve.
+        for start_us in (until_us - (until_us - since_us) // TAIL, since_us):
+            query = select(*(columns[name] for name in Seen._fields)).where(
+                *_within(model, version, start_us, until_us)
+            )
+            query = query.order_by(columns.event_time_us.desc(), columns.input_id)
+            found = self._in_slice(query, slice_key, offset, limit)
+            if len(found) == limit:
+                break
+        return found
+
+    def sketched(
+        self,
+        model: str,
+        version: str,
+        since_us: int,
+        until_us: int,
+        slice_key: str,
+        records: int,
+        wanted: int,
+        named: Sequence[str],
+    ) -> list[Sketched]:
+        """Some ``wanted`` of the ``records`` in [since, until), in order of time, and those ``named`` in any case.
+
+        Which ones depends on their offsets alone, spread by a multiplicative hash: always the same ones, without
+        sorting them all.
+        """
+        columns = sample.c
+        some = select(*(columns[name] for name in Sketched._fields)).where(*_within(model, version, since_us, until_us))
+        if records > wanted:
+            some = some.where((columns.offset % SPREAD) * GOLDEN % SPREAD < SPREAD * wanted // records)
+        own = (columns.model == model, columns.version == version, columns.input_id.in_(list(named)))
+        found: dict[str, Sketched] = {}
+        with self._database.read() as connection:
+            for query in (_of_slice(some, slice_key).limit(2 * wanted), select(*some.selected_columns).where(*own)):
+                found |= {row.input_id: Sketched._make(row) for row in connection.execute(query)}
+        known = [one for one in found.values() if _is_of(one.slices, slice_key)]
+        return sorted(known, key=lambda one: (one.event_time_us, one.input_id))
 
     def _in_slice(self, query: Select[Any], slice_key: str, offset: int, limit: int) -> list[Seen]:
-        key, _, value = slice_key.partition("=")
-        if slice_key:  # as `monitor.contributions` writes it; that SQLite takes upper case for lower is seen to below
-            query = query.where(sample.c.slices.contains(_json.encode({key: value}).decode()[1:-1], autoescape=True))
         with self._database.read() as connection:
-            found = [Seen._make(row) for row in connection.execute(query.offset(offset).limit(limit))]
-        return [one for one in found if not slice_key or msgspec.json.decode(one.slices).get(key) == value]
+            rows = connection.execute(_of_slice(query, slice_key).offset(offset).limit(limit))
+            return [one for one in (Seen._make(row) for row in rows) if _is_of(one.slices, slice_key)]
 
     def labels(self, input_id: str, model: str, version: str) -> list[LabelRow]:
         """The annotations that speak of this record, by annotator."""
@@ -118,6 +169,28 @@ class Views:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else JudgedRow._make(row)
+
+    def label_marks(
+        self, model: str, version: str, slice_key: str, length_us: int, since_us: int, until_us: int
+    ) -> dict[int, tuple[int, int, int]]:
+        """What changes when labels in [since, until) do, by the start of the window: their number, when one was judged
+        last, and the sum of their revisions. Windows without a label are left out; ``slice_key`` "" takes all records.
+        """
+        columns = judged.c
+        groups = [(columns.event_time_us - columns.event_time_us % length_us).label("start_us")]
+        groups += [columns.slices.label("told")] if slice_key else []
+        query = select(*groups, func.count(), func.max(columns.judged_at_us), func.sum(columns.revision))
+        query = query.where(columns.model == model, columns.version == version)
+        query = query.where(columns.event_time_us >= since_us, columns.event_time_us < until_us)
+        found: dict[int, tuple[int, int, int]] = {}
+        with self._database.read() as connection:
+            # By their names: PostgreSQL cannot tell that two parameters of one expression are the same length.
+            for row in connection.execute(query.group_by(*(one.name for one in groups))):
+                if slice_key and not _is_of(row.told, slice_key):
+                    continue
+                own, (count, last_us, revisions) = found.get(row.start_us, (0, 0, 0)), row[-3:]
+                found[row.start_us] = (own[0] + count, max(own[1], last_us), own[2] + int(revisions))
+        return found
 
     def window(self, model: str, version: str, slice_key: str, length_us: int, start_us: int) -> StoredScore | None:
         """The last verdict on a window, of whichever baseline spoke last."""
@@ -184,20 +257,26 @@ class Views:
 
     def first_records(self, model: str) -> dict[str, int]:
         """Each version's first pane that is kept: when it came to be used."""
+        columns = pane.c
+        first = select(func.min(columns.start_us)).where(
+            columns.model == model, columns.version == tally.c.version, columns.slice == ""
+        )
+        # Totals tell which versions there are; to gather that from the panes, all of them would be read.
+        folded = select(tally.c.version, first.scalar_subquery().label("start_us"))
+        folded = folded.where(tally.c.series == RECORDS, tally.c.model == model).distinct()
+        waiting = select(pane_delta.c.version, func.min(pane_delta.c.start_us).label("start_us"))
+        waiting = waiting.where(pane_delta.c.model == model, pane_delta.c.slice == "").group_by(pane_delta.c.version)
         found: dict[str, int] = {}
         with self._database.read() as connection:
-            for table in (pane, pane_delta):
-                query = select(table.c.version, func.min(table.c.start_us)).where(table.c.model == model)
-                query = query.where(table.c.slice == "").group_by(table.c.version)
-                for row in connection.execute(query).all():
-                    version, start_us = str(row[0]), int(row[1])
-                    found[version] = min(start_us, found.get(version, start_us))
+            for row in [*connection.execute(folded), *connection.execute(waiting)]:
+                if row.start_us is not None:
+                    found[row.version] = min(row.start_us, found.get(row.version, row.start_us))
         return found
 
     def actions(self, topic: str, limit: int, offset: int = 0) -> list[Queued]:
         """What was asked for, the newest first; what was delivered too, as long as it is kept."""
         columns = outbox.c
-        query = select(*(columns[name] for name in Queued._fields)).where(columns.topic == topic)
+        query = select(*(columns[name] for name in Queued._fields)).where(columns.topic == topic, columns.keep_sent)
         query = query.order_by(columns.created_us.desc(), columns.id).offset(offset).limit(limit)
         with self._database.read() as connection:
             return [Queued._make(row) for row in connection.execute(query)]
@@ -206,10 +285,23 @@ class Views:
         """One of them."""
         columns = outbox.c
         query = select(*(columns[name] for name in Queued._fields))
-        query = query.where(columns.topic == topic, columns.id == identity)
+        query = query.where(columns.topic == topic, columns.id == identity, columns.keep_sent)
         with self._database.read() as connection:
             row: Row[Any] | None = connection.execute(query).one_or_none()
         return None if row is None else Queued._make(row)
+
+
+def _of_slice(query: Select[Any], slice_key: str) -> Select[Any]:
+    """As `monitor.contributions` writes slices; SQLite takes upper case for lower, which `_is_of` sees to."""
+    if not slice_key:
+        return query
+    key, _, value = slice_key.partition("=")
+    return query.where(sample.c.slices.contains(_json.encode({key: value}).decode()[1:-1], autoescape=True))
+
+
+def _is_of(slices: str, slice_key: str) -> bool:
+    key, _, value = slice_key.partition("=")
+    return not slice_key or bool(msgspec.json.decode(slices).get(key) == value)
 
 
 def _within(model: str, version: str, since_us: int, until_us: int) -> list[ColumnElement[bool]]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monitor.settings import Settings
+from monitor.store.actions import Requested
 from monitor.store.store import Store
+from monitor.store.values import OutboxMessage
 from monitor.windows import SECOND_US
-from tests import test_receivers, test_retraining
+from tests import test_alert_actions, test_receivers, test_retraining
 from tests.embedded import settings_of
 from tests.made_receiver import MadeReceiver
 from tests.real.postgres import Postgres
@@ -25,6 +28,8 @@ __all__ = ["leading", "made"]
 
 TestWebhooks = test_receivers.TestWebhooks
 TestAgain = test_receivers.TestAgain
+TestBack = test_receivers.TestBack
+TestTooOld = test_receivers.TestTooOld
 TestTheLeader = test_retraining.TestTheLeader
 
 DIE_BEFORE_THE_NOTE = """
@@ -79,6 +84,43 @@ def test_killed_between_delivery_and_note_it_is_delivered_again_under_the_same_i
     assert one.once() == "delivered"
     assert [got.headers["webhook-id"] for got in made.got] == [ID, ID]
     assert made.got[0].body == made.got[1].body
+
+
+@pytest.mark.parametrize("action", ["retrain", "rollback"])
+def test_of_two_alerts_at_once_in_two_processes_one_asks(
+    store: Store, settings: Settings, clock: Clock, action: str
+) -> None:
+    clock.now_us = NOW_US
+    seed(store)
+    with Store.open(settings, write=True, clock=clock) as other:
+        test_alert_actions.together(store, other, settings, (action, "f1"), (action, "f2"), 1)
+
+
+def test_the_same_alert_at_once_in_two_processes_is_one_request(store: Store, settings: Settings, clock: Clock) -> None:
+    clock.now_us = NOW_US
+    seed(store)
+    with Store.open(settings, write=True, clock=clock) as other:
+        test_alert_actions.together(store, other, settings, ("relabel", "f1"), ("relabel", "f1"), 1)
+
+
+def test_a_request_within_anothers_transaction_waits_for_its_end(
+    store: Store, settings: Settings, clock: Clock
+) -> None:
+    asked: list[object] = []
+    with Store.open(settings, write=True, clock=clock) as other:
+
+        def ask() -> None:
+            with other.transaction() as tx:
+                asked.append(tx.request(OutboxMessage("b", "t", None, b"{}"), "street", "3", once=("retrain", 10)))
+
+        thread = threading.Thread(target=ask)
+        with store.transaction() as tx:
+            assert tx.request(OutboxMessage("a", "t", None, b"{}"), "street", "3", once=("retrain", 10)) is None
+            thread.start()
+            thread.join(1)
+            assert thread.is_alive() and not asked
+        thread.join(30)
+    assert asked == [Requested(clock.now_us, "a")]
 
 
 def test_actions_are_found_by_type_and_by_what_has_not_arrived(store: Store, clock: Clock) -> None:

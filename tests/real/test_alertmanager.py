@@ -176,6 +176,24 @@ def test_an_outage_of_the_service_keeps_back_what_depends_on_it_and_nothing_else
     waits("quality pages once the outage is over", lambda: told.to("ml_oncall"))
 
 
+def test_where_labels_alone_are_not_read_drift_and_availability_are_told(
+    told: Notified, server: AlertmanagerServer
+) -> None:
+    server.post([fired("SegwatchIngestStalled", topic="segwatch.labels", stream="labels")])
+    waits("the outage pages", lambda: names(told, "sre"))
+    server.post(
+        [
+            fired("SegwatchQualityBurnFast", model="street", slo="iou"),
+            fired("SegwatchDrift", model="street", version="1", shift="input"),
+            fired("SegwatchServiceBurnFast", model="street", slo="availability"),
+        ]
+    )
+    waits("drift", lambda: "SegwatchDrift" in names(told, "tickets"))
+    waits("availability", lambda: "SegwatchServiceBurnFast" in names(told, "sre"))
+    time.sleep(QUIET_S)
+    assert not told.to("ml_oncall")
+
+
 def test_without_a_leader_nothing_judged_is_told_and_availability_is(
     told: Notified, server: AlertmanagerServer
 ) -> None:

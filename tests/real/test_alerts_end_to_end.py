@@ -213,7 +213,8 @@ def test_what_happens_to_models_is_told_to_whom_it_concerns(
             labelled = 'min(increase(segwatch_spotcheck_iou_ratio_count{class=~"bus|car"}[30s])) > 100'
             within(90, "labels are judged", lambda: prometheus.query(labelled))
             within(20, "the heartbeat is heard", lambda: told.to("watchdog"))
-            within(45, "a silent class is a ticket", lambda: texts(told, "tickets", "no data", "class person"))
+            # It must have been expected for ``blind_after``, a minute, and silent for its ``for``, 15 s.
+            within(90, "a silent class is a ticket", lambda: texts(told, "tickets", "no data", "class person"))
             within(30, "classes with labels are not", lambda: not silent_classes(prometheus) & {"bus", "car"})
             assert not told.to("ml_oncall"), told.texts("ml_oncall")
 

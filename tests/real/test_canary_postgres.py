@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from monitor.settings import Settings
+from monitor.store.canary import Seen
 from monitor.store.store import Store
 from tests import test_canary
 from tests.embedded import open_store, settings_of
@@ -16,6 +17,7 @@ from tests.real.postgres import Postgres
 from tests.test_canary import GOOD, WATCH, WORSE, put, requests, told
 
 TestClasses = test_canary.TestClasses
+TestManyInputs = test_canary.TestManyInputs
 TestSplitTraffic = test_canary.TestSplitTraffic
 
 
@@ -29,6 +31,14 @@ def settings(tmp_path: Path, postgres: Postgres) -> Settings:
 def store(settings: Settings) -> Iterator[Store]:
     with open_store(settings) as opened:
         yield opened
+
+
+def test_a_slice_is_counted_by_its_exact_name(store: Store, settings: Settings) -> None:
+    put(store, settings, both(GOOD[:30], WORSE[:30]))
+    counted = [
+        store.canaries.count_shared(Seen("street", ("1", "2"), slice_key=f"{key}=1")) for key in ("camera", "Camera")
+    ]
+    assert counted == [10, 0]
 
 
 def test_every_leader_that_comes_judges_again_and_one_request_leaves(store: Store, settings: Settings) -> None:

@@ -113,6 +113,22 @@ def test_pictures_are_shown(page: Any, served: Served) -> None:
     assert min(widths) > 0
 
 
+def test_the_embedding_map_leads_to_images_by_mouse_and_by_keyboard(page: Any, served: Served) -> None:
+    page.goto(f"{served.site.window}&order=worst")
+    page.get_by_role("link", name="Embedding map").click()
+    assert page.locator("svg.map .map-window, svg.map .map-typical").count() > 0
+    page.locator(".map-cell").first.click(position={"x": 2, "y": 2})
+    page.wait_for_url("**cell=**")
+    assert page.locator("a.shots").count() > 0
+    page.goto(page.url.partition("&cell=")[0])
+    page.locator("th a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**cell=**")
+    assert page.locator("a.shots").count() > 0
+    page.locator("svg.map .map-window, svg.map .map-typical").last.click()
+    page.wait_for_url("**/samples/**")
+
+
 def test_by_keyboard_from_the_top_to_the_content(page: Any) -> None:
     page.goto("/")
     page.keyboard.press("Tab")

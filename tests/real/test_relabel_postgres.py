@@ -14,13 +14,16 @@ import pytest
 from monitor.settings import Settings, StoreSettings
 from monitor.store.leader import Leader
 from monitor.store.store import Store
-from tests import test_relabel
+from tests import test_relabel, test_relabel_backlog
 from tests.real.postgres import Postgres
 from tests.test_relabel import LEASE_US, inputs, label, put, states, wanted
 from tests.test_store import Clock
 
+TestBacklog = test_relabel_backlog.TestBacklog
 TestQueue = test_relabel.TestQueue
 TestClaims = test_relabel.TestClaims
+TestMessages = test_relabel.TestMessages
+TestAudit = test_relabel.TestAudit
 TestRefusals = test_relabel.TestRefusals
 TestLabels = test_relabel.TestLabels
 TestByHand = test_relabel.TestByHand
@@ -29,20 +32,20 @@ TestAtOnce = test_relabel.TestAtOnce
 DIE_HALF_WAY = """
 import os, signal, sys
 from monitor.settings import Settings, StoreSettings
-from monitor.store import relabel
+from monitor.store import relabel_queue
 from monitor.store.store import Store
 store = Store.open(Settings(store=StoreSettings(url=sys.argv[1])), write=True)
 when = sys.argv[2]
 if when == "after":
     store.relabel.claim(3, "dead", 60_000_000)
 else:
-    update, calls = relabel.update, []
+    update, calls = relabel_queue.update, []
     def last(*arguments):
         calls.append(1)
         if len(calls) == 2:  # between the lease of the first item and that of the second
             os.kill(os.getpid(), signal.SIGKILL)
         return update(*arguments)
-    relabel.update = last
+    relabel_queue.update = last
     store.relabel.claim(3, "dead", 60_000_000)
     sys.exit("not killed")
 os.kill(os.getpid(), signal.SIGKILL)

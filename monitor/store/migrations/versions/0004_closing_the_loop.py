@@ -24,6 +24,12 @@ FROM spot_check
 WHERE NOT EXISTS (SELECT 1 FROM label WHERE label.input_id = spot_check.input_id)
 """
 
+# What was judged well before is not new any more.
+JUDGED_BEFORE = """
+UPDATE judged SET first_judged_at_us = judged_at_us
+WHERE EXISTS (SELECT 1 FROM label WHERE label.input_id = judged.input_id AND label.state = 'judged')
+"""
+
 
 def upgrade() -> None:
     _create_privacy()
@@ -31,6 +37,7 @@ def upgrade() -> None:
     _create_canary()
     _create_judged_classes()
     _create_actions()
+    _create_annotation_job()
     op.create_table(
         "leader_beat",
         sa.Column("holder", sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql"), nullable=False),
@@ -41,8 +48,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("retrain", "action_delivery", "action_receiver"):
+    for table in ("retrain", "requested", "action_delivery", "action_receiver"):
         op.drop_table(table)
+    op.drop_column("judged", "first_judged_at_us")
+    op.drop_table("annotation_job")
     op.drop_index("ix_outbox_kept", "outbox")
     op.drop_table("judged_classes")
     op.drop_table("canary")
@@ -101,12 +110,14 @@ def _create_judged_classes() -> None:
 
 
 def _create_actions() -> None:
+    op.add_column("judged", sa.Column("first_judged_at_us", sa.BigInteger))
+    op.execute(JUDGED_BEFORE)
     kept = sa.text("keep_sent")
     op.create_index("ix_outbox_kept", "outbox", ["topic", "created_us"], sqlite_where=kept, postgresql_where=kept)
     op.create_table(
         "action_receiver",
         sa.Column("name", NAME, nullable=False),
-        sa.Column("spread_us", sa.BigInteger, nullable=False),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("spread_us", "seen_us", "missed_us")),
         sa.PrimaryKeyConstraint("name", name="pk_action_receiver"),
     )
     op.create_table(
@@ -127,12 +138,29 @@ def _create_actions() -> None:
         "ix_action_delivery_waiting", "action_delivery", columns, sqlite_where=waiting, postgresql_where=waiting
     )
     op.create_table(
+        "requested",
+        *(sa.Column(name, NAME, nullable=False) for name in ("kind", "model", "version")),
+        sa.Column("at_us", sa.BigInteger, nullable=False),
+        sa.Column("id", NAME, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "model", "version", name="pk_requested"),
+    )
+    op.create_table(
         "retrain",
         sa.Column("model", NAME, nullable=False),
-        sa.Column("requested_us", sa.BigInteger),
         sa.Column("decided_us", sa.BigInteger, nullable=False),
         sa.Column("payload", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("model", name="pk_retrain"),
+    )
+
+
+def _create_annotation_job() -> None:
+    op.create_table(
+        "annotation_job",
+        sa.Column("number", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("state", NAME, nullable=False),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("asked_us", "attempts", "next_us")),
+        sa.Column("error", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("number", name="pk_annotation_job"),
     )
 
 

@@ -1,0 +1,81 @@
+"""Figures of whole windows for the timeline: right, kept, and made anew where labels have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dashboards.judged_records import pooled_iou
+from dashboards.pooled_quality import PooledQuality
+from monitor.evaluate import Evaluator
+from monitor.store.store import Store
+from monitor.store.values import JudgedRow, StoredScore
+from monitor.windows import SECOND_US
+from tests.embedded import NOW_US, encode, feed
+from tests.made_labels import after, label, square
+from tests.page_store import EVENT_US, HOSTILE, LENGTH_S, MODEL, VERSION, Site, site
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as found:
+        yield found
+
+
+def scores(store: Store, slice_key: str = "") -> list[StoredScore]:
+    return store.views.recent(MODEL, VERSION, slice_key, LENGTH_S * SECOND_US, None, 10)
+
+
+def rows(store: Store) -> list[JudgedRow]:
+    return store.judged(MODEL, VERSION, since_us=EVENT_US, until_us=EVENT_US + LENGTH_S * SECOND_US)
+
+
+def test_a_window_has_the_figure_of_its_judged_records(filled: Site) -> None:
+    (score,) = scores(filled.store)
+    (found,) = PooledQuality().of(filled.store, [score])
+    assert found.labelled == len(rows(filled.store)) == 9
+    assert found.estimate == pooled_iou(rows(filled.store), score.records)
+
+
+def test_a_slice_has_its_own_records_alone(filled: Site) -> None:
+    camera = f"camera={HOSTILE['html']}"
+    (score,) = scores(filled.store, camera)
+    (found,) = PooledQuality().of(filled.store, [score])
+    assert found.labelled == 9
+    other = StoredScore(**{**{name: getattr(score, name) for name in score.__slots__}, "slice": "camera=none"})
+    assert PooledQuality().of(filled.store, [other])[0].labelled == 0
+
+
+def test_labels_are_brought_in_once_and_again_when_they_change(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    judged = Store.judged
+    monkeypatch.setattr(Store, "judged", lambda *args, **more: read.append("") or judged(*args, **more))
+    pooled = PooledQuality()
+    (before,) = pooled.of(filled.store, scores(filled.store))
+    assert pooled.of(filled.store, scores(filled.store)) == [before]
+    assert len(read) == 1
+    better = label(1, after(EVENT_US, 900), ("dog", square(5)), input_id="frame-000001", annotator="maria")
+    feed(filled.store, filled.settings, [encode({**better, "annotation_version": 2})], topic_id="more")
+    evaluator = Evaluator(filled.store, filled.settings, wall_us=lambda: NOW_US + SECOND_US)
+    evaluator.finish()
+    evaluator.close()
+    read.clear()
+    (now,) = pooled.of(filled.store, scores(filled.store))
+    assert now != before
+    assert now.estimate == pooled_iou(rows(filled.store), scores(filled.store)[0].records)
+
+
+def test_what_was_not_asked_for_for_longest_is_forgotten(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = PooledQuality(most=1)
+    one, other = scores(filled.store), scores(filled.store, f"camera={HOSTILE['html']}")
+    pooled.of(filled.store, one)
+    pooled.of(filled.store, other)
+    read: list[str] = []
+    judged = Store.judged
+    monkeypatch.setattr(Store, "judged", lambda *args, **more: read.append("") or judged(*args, **more))
+    pooled.of(filled.store, other)
+    assert not read
+    pooled.of(filled.store, one)
+    assert len(read) == 1
