@@ -18,6 +18,7 @@ from monitor.cli import cli
 from monitor.errors import CheckFailed
 from monitor.full_loop.plan import LoopPlan
 from monitor.full_loop.run import run_full_loop
+from monitor.full_loop.told import interval
 
 
 def played(plan: LoopPlan) -> dict[str, Any]:
@@ -33,14 +34,12 @@ def played(plan: LoopPlan) -> dict[str, Any]:
 def row(found: dict[str, Any]) -> str:
     """A line of the table."""
     if "failed" in found:
-        return f"| {found['seed']} | {found['failed']} | | | | | |"
-    before, shifted, after, canary = (
-        f"{one['point' if 'point' in one else 'difference']:.3f} ({one['lower']:.3f} to {one['upper']:.3f})"
-        for one in (found["before"], found["shifted"], found["after"], found["canary"]["mean_iou"])
-    )
-    pairs = found["canary"]["pairs"]
+        return f"| {found['seed']} | {found['failed']} | | | | | | | |"
+    before, shifted, after = (interval(found[when]) for when in ("before", "shifted", "after"))
+    canary, pairs = interval(found["canary"]["mean_iou"], "difference"), found["canary"]["pairs"]
+    hours = f"{found['retrain_asked_after_hours']}, {found['canary']['hours']}"
     head = f"| {found['seed']} | {found['examples']} | {before} | {shifted} | {after}"
-    return f"{head} | {canary}, {pairs} pairs | {found['seconds']:.0f} |"
+    return f"{head} | {canary}, {pairs} pairs | {hours} | {found['alarms_after']} | {found['seconds']:.0f} |"
 
 
 def main() -> None:
@@ -50,8 +49,10 @@ def main() -> None:
     parser.add_argument("--strength", type=int, default=2)
     arguments = parser.parse_args()
     runs = []
-    print("| Seed | labels | version 1 before | since the shift | version 2 | the canary's difference | seconds |")
-    print("|---|---|---|---|---|---|---|")
+    titles = ("Seed", "labels", "version 1 before", "since the shift", "version 2", "the canary's difference")
+    titles += ("hours until retraining was asked for, of canary", "alarms of version 2", "seconds")
+    print(f"| {' | '.join(titles)} |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for seed in range(1, arguments.seeds + 1):
         runs.append(played(LoopPlan(corruption=arguments.corruption, strength=arguments.strength, seed=seed)))
         print(row(runs[-1]), flush=True)

@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.-]")
 _ENCODED: Final = re.compile(rb"~([0-9A-Fa-f]{2})")
+MOST_SECONDS: Final = 10**9
+"""Longest window that an address may name."""
 EMPTY: Final = "~"
 
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 
 from dashboards import embedding_map as geometry
-from dashboards.addresses import name_in
+from dashboards.addresses import MOST_SECONDS, name_in
 from dashboards.embedding_map import Map, embedding_map
 from dashboards.page_data import PageData
 from dashboards.render import missing, page
@@ -44,7 +44,7 @@ def map_router(data: PageData) -> APIRouter:
         model: str,
         version: str,
         start: str,
-        length: int | None = None,
+        length: Annotated[int | None, Query(ge=1, le=MOST_SECONDS)] = None,
         slice_key: Annotated[str, Query(alias="slice")] = "",
         number: Annotated[int, Query(alias="page", ge=1, le=1000)] = 1,
         cell: Annotated[str, Query(pattern=r"^([0-9]{1,2}-[0-9]{1,2})?$")] = "",

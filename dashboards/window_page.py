@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from dashboards.addresses import name_in
+from dashboards.addresses import MOST_SECONDS, name_in
 from dashboards.judged_records import JudgedRecord, in_cell, records_of
 from dashboards.page_data import PageData
 from dashboards.pages import STATES
@@ -54,7 +54,7 @@ def window_router(data: PageData) -> APIRouter:
         model: str,
         version: str,
         start: str,
-        length: int | None = None,
+        length: Annotated[int | None, Query(ge=1, le=MOST_SECONDS)] = None,
         slice_key: Annotated[str, Query(alias="slice")] = "",
         order: Order | None = None,
         number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,

@@ -50,14 +50,15 @@ class Directions:
 
     A unit's normal quantiles of ranks are whitened; t is their part along the direction, which units before it have
     set. Without drift t has mean 0 and variance 1, and ``(t + c)^2 / (1 + c^2)`` has mean 1 for every c, whatever the
-    shape of t's distribution: no normal approximation, no tail to be wrong about. Sums of a pool of records have the
-    same covariances whatever the order of each column, so that a pool is as good a unit as a record. Bets restart
-    with every unit and are summed as all others (`detectors.sequential`).
+    shape of t's distribution: no normal approximation, no tail to be wrong about. Sums of a pool of records have
+    nearly the same covariances whatever the order of each column, while it is small beside what they are ranked among
+    (`detectors.sequential` sees to that): a pool is as good a unit as a record. Bets restart with every unit and are
+    summed as all others.
 
     The covariance is an estimate from M records. A direction that chance has set leans to where the variance is
-    larger than estimated, by D / M on average, and inverting an estimate adds as much again: ``1 + 2 D / M`` is taken
-    for the variance of t. Signals with fewer than two columns gain nothing from it, and signals with few records a
-    column (`FEWEST_PER_COLUMN`) or very many columns (`MOST_COLUMNS`) make no such bets: `learns`.
+    larger than estimated, and inverting an estimate adds as much again: ``1 / (1 - D / M)^2``, the mean over
+    baselines, is taken for the variance of t. Signals with fewer than two columns gain nothing from it, and signals
+    with few records a column (`FEWEST_PER_COLUMN`) or very many columns (`MOST_COLUMNS`) make no such bets: `learns`.
     """
 
     def __init__(self, units: BaselineUnits) -> None:
@@ -65,7 +66,7 @@ class Directions:
         self.learns: NDArray[np.bool_] = (widths >= 2) & (widths <= MOST_COLUMNS)
         self.learns &= records >= FEWEST_PER_COLUMN * widths
         self._units = units
-        self._variance = 1 + 2 * widths / max(records, 1)
+        self._variance = 1 / (1 - np.where(self.learns, widths / max(records, 1), 0.0)) ** 2
         self.sums = np.zeros((len(MEMORIES), len(units.location)))
         self.evidence = np.zeros((units.signals, len(MEMORIES), len(STRENGTHS)))
 

@@ -42,6 +42,8 @@ UNIT_BETS = np.concatenate([shift_bets((0.5, 1.0, 2.0)), scale_bets((2.0,))])
 ENERGY_BETS = shift_bets((0.5, 1.0, 2.0, 3.0), both=False)
 """Upwards alone: energy falls with a sequence's length."""
 HISTOGRAM_CELLS, HISTOGRAM_PRIOR, HISTOGRAM_MEMORY = 10, 5.0, 300.0
+LARGEST_STEP = 8
+"""Pools of more than this part of the records that they are ranked among make no bet along directions."""
 SLICE = 1024
 """Records whose bets are worked out at once."""
 
@@ -305,8 +307,9 @@ class SequentialDetector:
             p_values = self._ranked(rows[start : start + SLICE])
             self._bet_columns(p_values, np.ones(len(p_values), dtype=np.int64))
             moved += ndtri(p_values).sum(0)
-        # Ranks within a pool that is larger than what they are ranked among depend on the order, which is shuffled.
-        self._directions.observe(moved[None] / np.sqrt(size), sizes, betting=size <= known)
+        # Later ranks within a pool are among its own: columns shuffled apart are less correlated then than in records.
+        betting = LARGEST_STEP * size <= known
+        self._directions.observe(moved[None] / np.sqrt(size), sizes, betting=betting)
         location, spread = self.units.group_sums(counts)
         sums = np.concatenate([location, np.add.reduceat(spread, self.units.starts)])
         self._bet_blocks(sums[None], sizes)

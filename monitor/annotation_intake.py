@@ -159,7 +159,9 @@ class CvatPulls:
             if error.status == 404:
                 self._refused(job, str(error))
             else:
-                self._failed(job, str(error))
+                # Not what the tool says, which may name inputs: what is purged would stay in it.
+                log.warning("CVAT's job %d: %s", job.number, shorten(str(error)))
+                self._failed(job, f"HTTP {error.status}" if error.status else "no answer")
         except StoreError:
             raise  # the store is away: the lease ends, and the job is taken again
         except SegwatchError as error:

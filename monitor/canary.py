@@ -102,8 +102,7 @@ def _seen(store: Store, asked: Asked) -> Seen:
     """Which records: from the canary's first on, where nobody says since when."""
     since_us = asked.since_us
     if since_us is None:
-        starts = [one.first_start_us for one in store.pane_extent(asked.model) if one.version == asked.canary]
-        since_us = min(starts, default=None)
+        since_us = store.views.first_records(asked.model).get(asked.canary)
     return Seen(asked.model, asked.versions, since_us, asked.until_us, asked.slice_key)
 
 
@@ -113,7 +112,9 @@ def _requests(store: Store, asked: Asked) -> dict[str, Any]:
     for one in store.canaries.verdicts():
         if (one.model, one.stable, one.canary) == (asked.model, *asked.versions):
             payload = msgspec.json.decode(one.payload)
-            return {name: payload.get(name) for name in names}
+            # One that was held back in its transaction stands in what was said, and never went out.
+            asked_for = payload.get("request") if one.requested_at_us is not None else None
+            return {"request": asked_for, "promotion": payload.get("promotion")}
     return dict.fromkeys(names)
 
 

@@ -67,8 +67,10 @@ class CanaryWatch:
             model, stable, new = watched
             if watched in self._judged and not self._changed & {(model, stable), (model, new)}:
                 continue
-            self._judge(leader, Asked(model, stable, new))
-            self._judged.add(watched)
+            if self._judge(leader, Asked(model, stable, new)):
+                self._judged.add(watched)
+            else:
+                self._judged.discard(watched)  # to be looked at again without any new label
             judged += 1
         self._changed.clear()
         took = self._clock() - began
@@ -85,7 +87,8 @@ class CanaryWatch:
             found += newest_versions(self._store.pane_extent(), active)
         return list(dict.fromkeys(found))
 
-    def _judge(self, leader: Leader, asked: Asked) -> None:
+    def _judge(self, leader: Leader, asked: Asked) -> bool:
+        """Judge, and ask for what follows; False where that has to wait."""
         key = (asked.model, *asked.versions)
         before = {(one.model, one.stable, one.canary): one for one in self._store.canaries.verdicts()}.get(key)
         requested_us = None if before is None else before.requested_at_us
@@ -96,26 +99,32 @@ class CanaryWatch:
             shown = refused(asked, str(error))
         now_us = self._wall_us()
         messages: list[OutboxMessage] = []
+        asks = ""
         cooldown_us = self._settings.actions.cooldown_us
         # Somebody else, an alert say, may have asked for the same; not noted, so that it is asked for after that.
         covered = self._store.actions.is_cooling("rollback", asked.model, asked.canary, now_us, cooldown_us)
+        unwanted = self._store.actions.requested("rollback", asked.model, asked.canary) is not None
         if shown["rollback"] and requested_us is None and not covered:
             requested_us = now_us
             shown["request"] = request_of(shown, now_us)
             messages.append(self._publish(rollback_requested(shown, self._page(asked))))
-            log.warning("canary %s %s: rollback requested: %s", asked.model, asked.canary, "; ".join(shown["reasons"]))
+            asks = "rollback"
         elif before is not None and requested_us is not None:
             shown["request"] = msgspec.json.decode(before.payload).get("request")
         promotion = None if before is None else msgspec.json.decode(before.payload).get("promotion")
-        if shown["promote"] and requested_us is None and promotion is None:
+        if shown["promote"] and requested_us is None and promotion is None and not unwanted:
             promotion = shown["promotion"] = promotion_of(shown, now_us)
             messages.append(self._publish(promote_requested(shown, self._page(asked))))
-            log.warning("canary %s %s: promotion requested: %s", asked.model, asked.canary, "; ".join(shown["reasons"]))
+            asks = "promotion"
         shown["promotion"] = promotion
         # Without the inputs that it names: of a purged one nothing may stay, and whoever asks anew gets them.
         kept = {name: value for name, value in shown.items() if name != "worst"}
         row = StoredCanary(*key, now_us, requested_us, msgspec.json.encode(kept))
-        leader.record_canary(row, messages, cooldown_us=cooldown_us)
+        if not leader.record_canary(row, messages, cooldown_us=cooldown_us):
+            return False
+        if asks:
+            log.warning("canary %s %s: %s requested: %s", asked.model, asked.canary, asks, "; ".join(shown["reasons"]))
+        return requested_us is not None or not shown["rollback"]
 
     def _page(self, asked: Asked) -> str:
         query = {"model": asked.model, "stable": asked.stable, "canary": asked.canary}

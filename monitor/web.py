@@ -152,6 +152,9 @@ class Model:
     records: dict[str, int]
     windows: list[Window]
     early: Early | None
+    quality: list[dict[str, Any]]
+    budgets: list[dict[str, Any]]
+    open_actions: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,14 @@ class Models:
 @dataclass(frozen=True)
 class Status:
     models: list[Model]
+    budgets: list[dict[str, Any]]
+    budgets_unknown: str | None
     unattributed: dict[str, int]
     partitions: list[dict[str, Any]]
     lag_records: int
     outbox_pending: int
     relabel: list[dict[str, Any]]
+    annotation_jobs: dict[str, Any]
 
 
 @dataclass(frozen=True)

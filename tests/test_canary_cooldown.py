@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from monitor.canary import Asked, compare
+from monitor.drift import Baselines
 from monitor.evaluate import Evaluator
 from monitor.settings import Settings
 from monitor.store.store import Store
@@ -44,9 +46,27 @@ def test_what_an_alert_asked_for_the_canary_asks_for_only_after_the_cooldown(sto
     assert requests(store) == []
     [stored] = store.canaries.verdicts()
     assert stored.requested_at_us is None
+    assert compare(store, settings, Asked("street", "1", "2"), Baselines(store))["request"] is None
     put(store, settings, range(280, 300), NOW_US + 24 * HOUR_US)
     assert len(requests(store)) == 1
     [stored] = store.canaries.verdicts()
     assert stored.requested_at_us == NOW_US + 24 * HOUR_US
     last = store.actions.requested("rollback", "street", "2")
     assert last is not None and (last.at_us, last.id) == (stored.requested_at_us, requests(store)[0]["id"])
+
+
+def test_what_was_held_back_is_asked_for_after_the_cooldown_without_another_label(
+    store: Store, settings: Settings
+) -> None:
+    with store.transaction() as tx:
+        message = OutboxMessage("alert-1", "segwatch.actions", None, b'{"type": "test"}')
+        assert tx.request(message, "street", "2", once=("rollback", settings.actions.cooldown_us)) is None
+    feed(store, settings, [encode(record) for record in [*both(GOOD, WORSE), *labels(range(280))]])
+    now = [NOW_US + HOUR_US]
+    evaluator = Evaluator(store, settings, wall_us=lambda: now[0])
+    evaluator.finish()
+    assert requests(store) == []
+    now[0] += settings.actions.cooldown_us
+    evaluator.finish()
+    evaluator.close()
+    assert len(requests(store)) == 1

@@ -15,7 +15,9 @@ from monitor.drift import Baselines
 from monitor.evaluate import Evaluator
 from monitor.schemas import read_schema
 from monitor.settings import Settings
+from monitor.store.canary import StoredCanary
 from monitor.store.store import Store
+from monitor.store.values import OutboxMessage
 from tests.embedded import NOW_US, encode, feed, open_store, settings_of
 from tests.made_canary import WIDTH, both, labels, offsets
 from tests.made_labels import square
@@ -80,3 +82,24 @@ def test_one_whose_rollback_was_requested_is_not_promoted_by_later_labels(store:
     shown = compare(store, settings, Asked("street", "1", "2"), Baselines(store))
     assert shown["verdict"] == "promote"
     assert requests(store, "promote") == []
+
+
+def test_one_whose_rollback_an_alert_requested_is_not_promoted_either(store: Store, settings: Settings) -> None:
+    with store.transaction() as tx:
+        message = OutboxMessage("alert-1", "segwatch.actions", None, b'{"type": "test"}')
+        assert tx.request(message, "street", "2", once=("rollback", 0)) is None
+    put(store, settings, [*both(OLD, BETTER), *labels(range(LABELLED))])
+    assert compare(store, settings, Asked("street", "1", "2"), Baselines(store))["verdict"] == "promote"
+    assert requests(store, "promote") == []
+
+
+def test_a_rollback_that_is_requested_meanwhile_keeps_the_promotion_back(store: Store, settings: Settings) -> None:
+    message = OutboxMessage("promote-1", "segwatch.actions", None, b'{"type": "test"}')
+    with store.transaction() as tx:
+        rollback = OutboxMessage("alert-1", "segwatch.actions", None, b'{"type": "test"}')
+        assert tx.request(rollback, "street", "2", once=("rollback", 0)) is None
+    leader = store.try_lead()
+    assert leader is not None
+    with leader:
+        assert not leader.record_canary(StoredCanary("street", "1", "2", NOW_US, None, b"{}"), [message])
+    assert store.canaries.verdicts() == [] and store.outbox_pending() == 1

@@ -104,13 +104,29 @@ def test_evidence_does_not_outgrow_the_records_where_columns_depend_on_each_othe
 
 def test_pools_larger_than_what_they_are_ranked_among_teach_a_direction_without_a_bet() -> None:
     rng = np.random.default_rng(24)
-    units = units_of(rng.normal(size=(50, 2)))
+    units = units_of(rng.normal(size=(400, 2)))
     detector, binning = SequentialDetector(units, 1e9), units.baseline.binning
     detector.add_group(count(binning.codes(rng.normal(1, 1, size=(60, 2))), binning.cells), sequence=False)
     assert (detector._directions.sums[0] > 0).all()
     assert detector._directions.evidence.ravel() == pytest.approx(60)
-    detector.add_group(count(binning.codes(rng.normal(1, 1, size=(60, 2))), binning.cells), sequence=False)
+    detector.add_group(count(binning.codes(rng.normal(1, 1, size=(55, 2))), binning.cells), sequence=False)
     assert detector._directions.evidence.max() > 200
+
+
+@pytest.mark.parametrize(("columns", "records"), [(64, 512), (32, 256), (8, 64)])
+def test_the_variance_along_a_direction_is_at_most_what_is_taken_for_it(columns: int, records: int) -> None:
+    """Without drift, on average over baselines: also at the fewest records a column that may bet."""
+    squares = []
+    for seed in range(40):
+        rng = np.random.default_rng([26, seed])
+        units = units_of(rng.normal(size=(records, columns)))
+        white, codes = units.whitening(0), units.baseline.binning.codes(rng.normal(size=(200, columns)))
+        z = ndtri(code_p_values(codes, units.single_counts.copy(), SEED, 0)) @ white
+        for number in range(40, 200):
+            along = z[:number].sum(0)
+            squares.append(float(z[number] @ along) ** 2 / float(along @ along))
+    taken = float(Directions(units)._variance[0])
+    assert np.mean(squares) < taken * 1.03
 
 
 def test_signals_that_cannot_learn_leave_their_share_to_blocks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from monitor.cli import cli
 from monitor.demo.run import MARKER
 from monitor.demo.scenes import target
 from monitor.demo.traffic import true_scenes
-from monitor.errors import CheckFailed
+from monitor.errors import CheckFailed, SegwatchError
 from monitor.full_loop.actions_log import ActionsLog
 from monitor.full_loop.plan import LoopPlan
 from monitor.full_loop.run import run_full_loop
+from monitor.full_loop.shell import Shell
 from monitor.full_loop.told import queue_table
 from monitor.full_loop.trainer import examples
 
@@ -39,6 +41,15 @@ def test_a_loop_that_does_not_close_says_what_is_missing(unfinished: tuple[Path,
     assert "after" not in json.loads((folder / MARKER).read_text())
     assert not any("version 2" in line for line in said)
     assert any("actions list" in line for line in said)  # where to look further
+
+
+def test_variables_of_a_real_installation_are_not_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, real = tmp_path / "segwatch.yaml", tmp_path / "real"
+    config.write_text(f"data_dir: {tmp_path / 'demo'}\n")
+    monkeypatch.setenv("SEGWATCH_DATA_DIR", str(real))
+    with pytest.raises(SegwatchError, match="demo"):  # of the store that is not there yet
+        Shell(cli, config, print)("status", show=False)
+    assert os.environ["SEGWATCH_DATA_DIR"] == str(real)
 
 
 def test_labels_come_through_queue_export_and_import_and_are_exact(unfinished: tuple[Path, list[str], str]) -> None:

@@ -136,12 +136,18 @@ class TestEveryPage:
             "/samples/yard/1/..~2F..~2Fetc~2Fpasswd2",
             "/actions/none",
             "/models/yard/1/windows/2020-01-01T00~3A00~3A00Z?length=3600",
+            "/models/yard/1/windows/2020-01-01T00~3A00~3A00Z/map?length=3600",
         ],
     )
     def test_what_is_not_there_is_said_to_people(self, client: TestClient, path: str) -> None:
         answer = client.get(path)
         assert answer.status_code == 404
         assert "Not here" in answer.text
+
+    @pytest.mark.parametrize("page", ["", "/map"])
+    def test_a_window_longer_than_any_is_refused(self, client: TestClient, page: str) -> None:
+        path = f"/models/yard/1/windows/2020-01-01T00~3A00~3A00Z{page}?length=100000000000000"
+        assert client.get(path).status_code == 422
 
 
 class TestModelPage:

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import select
+from sqlalchemy.dialects import sqlite
 
 from monitor.errors import StoreError
 from monitor.settings import Settings
@@ -17,9 +19,10 @@ from monitor.sources.protocol import Partition
 from monitor.store import schema
 from monitor.store.database import Database, parse_url
 from monitor.store.store import Store
-from monitor.store.tables import metadata
+from monitor.store.tables import metadata, outbox
 from monitor.store.values import ActiveBaseline, BaselineMeta, OutboxMessage, PaneKey, StoredBaseline
 from monitor.tallies import TallyKey
+from tests.embedded import open_store, settings_of
 
 BASELINE = "1e4c91f27c0071c2234548816cd22e1ea508c760089317c07d5be83a65df0d54"
 
@@ -225,3 +228,13 @@ def test_a_reader_does_not_migrate_but_says_who_will(database: Database, later: 
     schema.migrate(database)
     with pytest.raises(StoreError, match=r"this release needs 9999; start `segwatch run`"):
         schema.check(database, later)
+
+
+def test_actions_of_an_age_are_found_by_their_index(tmp_path: Path) -> None:
+    """SQLite takes a partial index only where its condition stands in the query word for word."""
+    with open_store(settings_of(tmp_path)) as store:
+        query = select(outbox).where(outbox.c.topic == "t", outbox.c.keep_sent, outbox.c.created_us >= 1)
+        text = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+        with store._database.read() as connection:
+            plan = " ".join(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+    assert "ix_outbox_kept" in plan, plan

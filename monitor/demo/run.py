@@ -148,7 +148,11 @@ def make_room(folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / MARKER).exists():
                 raise InputError(f"--dir {folder}: holds something that is not an earlier demo; name an empty folder")
-            shutil.rmtree(folder)
+            for old in folder.iterdir():  # the marker stays, should this be interrupted
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                elif old.name != MARKER:
+                    old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).write_text("{}\n", encoding="utf-8")
     except OSError as error:

@@ -49,7 +49,7 @@ def run_full_loop(root: click.Command, folder: Path, plan: LoopPlan, *, serve: b
         say(f"Why was this sample labelled, and what became of it: segwatch --config {config} trace INPUT_ID")
         say(f"Pages: segwatch --config {config} run --role web, then http://127.0.0.1:8600/")
     if serve:
-        serve_pages(load_settings(config), say)
+        serve_pages(load_settings(config, {}), say)
     return loop.summary
 
 
@@ -118,6 +118,7 @@ class FullLoop:
             self._hour()
             self._label()
         request = asked[0]
+        self.summary["retrain_asked_after_hours"] = self._hours - self._plan.calm_hours
         self._say(f"{INDENT}Request {request['id']}, as the trainer gets it:")
         for reason in request["reasons"]:
             self._say(f"{INDENT}  because {reason['text']}")
@@ -194,8 +195,9 @@ class FullLoop:
     def _afterwards(self) -> None:
         self._act("Quality afterwards")
         first = self._hours
+        alarms = 0
         for _ in range(self._plan.after_hours):
-            self._hour()
+            alarms += self._hour()
             self._label()
         after = self._quality(NEW, first)
         self._say(f"{INDENT}Mean IoU over the classes by spot checks (none of these images was trained on):")
@@ -203,7 +205,7 @@ class FullLoop:
         for name, key in rows:
             self._say(f"{INDENT}  {name:<27} {interval(self.summary[key])}")
         self._say(f"{INDENT}  {'version 2 in service':<27} {interval(after)}")
-        self.summary |= {"after": after, "seconds": round(time.monotonic() - self._began, 1)}
+        self.summary |= {"after": after, "alarms_after": alarms, "seconds": round(time.monotonic() - self._began, 1)}
         self.summary["actions"] = {
             kind: len(self._actions.of(kind)) for kind in ("relabel", "retrain", "promote", "rollback")
         }

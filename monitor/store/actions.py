@@ -106,7 +106,7 @@ class Actions:
     def requested(self, kind: Cooling, model: str, version: str) -> Requested | None:
         """The last request of its kind, by whomever; ``version`` counts for a rollback alone."""
         with self._database.read() as connection:
-            return _requested(connection, kind, model, version)
+            return last_request(connection, kind, model, version)
 
     def is_cooling(self, kind: Cooling, model: str, version: str, now_us: int, cooldown_us: int) -> bool:
         """Whether the last such request, by whomever, was less than a cooldown ago."""
@@ -173,7 +173,7 @@ def ask(
     )
     if connection.execute(statement.returning(columns.kind)).first() is not None:
         return None
-    return _requested(connection, kind, model, version)
+    return last_request(connection, kind, model, version)
 
 
 def save_retrain(connection: Connection, row: RetrainRow) -> None:
@@ -195,7 +195,7 @@ def _key(kind: Cooling, model: str, version: str) -> dict[str, str]:
     return {"kind": kind, "model": model, "version": version if kind == "rollback" else ""}
 
 
-def _requested(connection: Connection, kind: Cooling, model: str, version: str) -> Requested | None:
+def last_request(connection: Connection, kind: Cooling, model: str, version: str) -> Requested | None:
     own = and_(*(requested.c[name] == value for name, value in _key(kind, model, version).items()))
     row: Row[tuple[int, str]] | None = connection.execute(select(requested.c.at_us, requested.c.id).where(own)).first()
     return None if row is None else Requested._make(row)

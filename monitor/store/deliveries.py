@@ -74,8 +74,9 @@ class Deliveries:
         skipped: dict[str, int] = {}
         with self._database.write() as connection:
             now_us = self._clock()
+            _lock_all(connection)
             back = select(columns.name).where(columns.name.in_(names), columns.missed_us > columns.seen_us + MISSED_US)
-            names_back: list[str] = sorted(connection.execute(back.with_for_update()).scalars())
+            names_back: list[str] = sorted(connection.execute(back).scalars())
             for name in names_back:
                 waiting = and_(line.receiver == name, line.state == "waiting")
                 gone = {"state": "skipped", "done_us": now_us, "error": "the receiver was not there"}
@@ -90,8 +91,7 @@ class Deliveries:
         columns = action_receiver.c
         with self._database.write() as connection:
             now_us = self._clock()
-            # All rows are locked in one order: two processes with other receivers would else wait in a circle.
-            connection.execute(select(columns.name).order_by(columns.name).with_for_update()).all()
+            _lock_all(connection)
             own = columns.name.in_(names)
             connection.execute(update(action_receiver).where(own).values(seen_us=now_us))
             connection.execute(update(action_receiver).where(~own).values(missed_us=now_us))
@@ -237,3 +237,9 @@ def _line(message: OutboxMessage, receiver: str, state: DeliveryState, now_us: i
 def _message(connection: Connection, identity: str) -> OutboxMessage | None:
     row = connection.execute(select(outbox).where(outbox.c.id == identity)).first()
     return None if row is None or row.value is None else to_message(row)
+
+
+def _lock_all(connection: Connection) -> None:
+    """All receivers, in one order: two processes with other receivers would else wait in a circle."""
+    columns = action_receiver.c
+    connection.execute(select(columns.name).order_by(columns.name).with_for_update()).all()

@@ -251,7 +251,8 @@ class Leader:
         """Replace what was said of a canary, and queue the request that follows: in one transaction.
 
         With ``requested_at_us`` that is its rollback: left out, and False, where somebody else has asked for the same
-        within the cooldown.
+        within the cooldown. Else its promotion: nothing is kept, and False, where anybody has ever asked for the
+        rollback.
         """
         with self._write() as connection:
             graves = purges.Tombstones(connection)
@@ -260,6 +261,8 @@ class Leader:
                 if actions.ask(connection, "rollback", *ours, cooldown_us) is not None:
                     canaries.save(connection, row._replace(requested_at_us=None))
                     return False
+            elif messages and actions.last_request(connection, "rollback", row.model, row.canary) is not None:
+                return False
             canaries.save(connection, row)
             self._queue(connection, graves, row.model, messages)
             return True

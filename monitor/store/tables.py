@@ -386,7 +386,13 @@ outbox = Table(
         postgresql_where=text("sent_us IS NULL"),
     ),
     # Actions by their age: what is kept once it is sent is little beside the dead letters that pass through.
-    Index("ix_outbox_kept", "topic", "created_us", sqlite_where=text("keep_sent"), postgresql_where=text("keep_sent")),
+    Index(
+        "ix_outbox_kept",
+        "topic",
+        "created_us",
+        sqlite_where=text("keep_sent = 1"),
+        postgresql_where=text("keep_sent"),
+    ),
 )
 
 # Who actions are delivered to beside the outbox's own sink, and up to when all actions have a line in action_delivery.

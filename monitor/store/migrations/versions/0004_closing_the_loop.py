@@ -112,8 +112,14 @@ def _create_judged_classes() -> None:
 def _create_actions() -> None:
     op.add_column("judged", sa.Column("first_judged_at_us", sa.BigInteger))
     op.execute(JUDGED_BEFORE)
-    kept = sa.text("keep_sent")
-    op.create_index("ix_outbox_kept", "outbox", ["topic", "created_us"], sqlite_where=kept, postgresql_where=kept)
+    op.create_index(
+        "ix_outbox_kept",
+        "outbox",
+        ["topic", "created_us"],
+        # In the words in which SQLite is asked: else no query finds the index.
+        sqlite_where=sa.text("keep_sent = 1"),
+        postgresql_where=sa.text("keep_sent"),
+    )
     op.create_table(
         "action_receiver",
         sa.Column("name", NAME, nullable=False),
