@@ -1,8 +1,8 @@
 """A PostgreSQL with 1,000,000 samples and 1,000 hourly windows, for bench_pages.py.
 
 The last hour comes through the real pipeline: a baseline of 2,000 records, 1,000 records of two versions with masks and
-embeddings, labels, and a verdict on all windows. The hours before are copies of its rows at their own times and under
-their own ids, made in SQL: what lies in each column is what the service wrote.
+embeddings, labels, and a verdict on all windows and on the canary. The hours before are copies of its rows at their own
+times and under their own ids, made in SQL: what lies in each column is what the service wrote.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def settings(folder: Path, url: str) -> Settings:
         folder,
         windows={"slice_keys": ["site"]},
         quality={"spot_checks_per_day": 120},
+        canary={"watch": [f"{MODEL}:{STABLE}:{CANARY}"]},
         store={"url": url},
     )
 

@@ -7,6 +7,7 @@ sample of components. The baseline's records are points without a name, since no
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ THUMB: Final = 192
 CELLS: Final = 24
 NO_BASELINE: Final = "Its baseline has no sample of embeddings: it was built by an older release, or without any."
 NO_RECORDS: Final = "None of its records has a finite embedding of the baseline's components."
+OTHERS: Final = "Its baseline was replaced so late that all of its records lie in the axes of another one, or may."
 
 
 def map_router(data: PageData) -> APIRouter:
@@ -57,10 +59,7 @@ def map_router(data: PageData) -> APIRouter:
             return missing(request, f"There is no such window of model {name} version {of}.")
         usual = _baseline(data, score)
         named = [one["input_id"] for one in json.loads(score.payload).get("samples") or ()]
-        records: list[Sketched] = []
-        if usual is not None:
-            found = views.sketched(name, of, score.start_us, score.end_us, slice_key, score.records, RECORDS, named)
-            records = [one for one in found if one.sketch is not None and len(one.sketch) == usual.shape[1]]
+        records, other = ([], 0) if usual is None else _records(data, score, usual.shape[1], named)
         drawing: Map | None = None
         if usual is not None and records:
             drawing = embedding_map(usual, points([one.sketch for one in records]), DRAWN)
@@ -77,9 +76,10 @@ def map_router(data: PageData) -> APIRouter:
             end=to_text(score.end_us),
             length_s=length_us // SECOND_US,
             drawing=drawing,
-            why=NO_BASELINE if usual is None else NO_RECORDS,
+            why=NO_BASELINE if usual is None else OTHERS if other else NO_RECORDS,
             records=records,
             counted=score.records,
+            other=other,
             baseline=0 if usual is None else len(usual),
             typical=frozenset(named),
             geometry=geometry,
@@ -94,6 +94,33 @@ def map_router(data: PageData) -> APIRouter:
         )
 
     return router
+
+
+def _records(data: PageData, score: StoredScore, components: int, named: Sequence[str]) -> tuple[list[Sketched], int]:
+    """Some of the window's records that lie in its baseline's axes, and how many may lie in another's.
+
+    A record's line does not say which baseline it was held against; its pane does.
+    """
+    views, of = data.store.views, (score.model, score.version)
+    panes = views.pane_baselines(*of, score.slice, score.start_us, score.end_us)
+    mixed = {start_us for start_us, baseline, _ in panes if baseline not in ("", score.baseline_id)}
+    since_us, until_us, counted = score.start_us, score.end_us, score.records
+    if mixed:
+        own = {start_us for start_us, *_ in panes} - mixed
+        if not own:
+            return [], sum(count for *_, count in panes)
+        since_us, until_us = min(own), max(own) + data.pane_us
+        counted = sum(count for start_us, _, count in panes if since_us <= start_us < until_us)
+    found = views.sketched(*of, since_us, until_us, score.slice, counted, RECORDS, named)
+    fitting = [
+        one
+        for one in found
+        if one.sketch is not None
+        and len(one.sketch) == components
+        and since_us <= one.event_time_us < until_us
+        and one.event_time_us // data.pane_us * data.pane_us not in mixed
+    ]
+    return fitting, sum(count for start_us, _, count in panes if start_us in mixed)
 
 
 def _baseline(data: PageData, score: StoredScore) -> NDArray[np.float64] | None:

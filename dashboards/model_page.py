@@ -66,6 +66,8 @@ def model_router(data: PageData) -> APIRouter:
             to_text=to_text,
             states=STATES,
             summary=_summary(rows),
+            pending=sum(one.pending for one in pooled),
+            again=f"?{request.url.query}",
             versions=sorted(views.first_records(name).items(), key=lambda pair: pair[1]),
             older=rows[0]["start"] if len(rows) == WINDOWS else None,
         )

@@ -1,6 +1,7 @@
 """IoU of whole windows, for the timeline: figured out once, and again only where a window's labels have changed.
 
-Bringing a record's label in takes a third of a millisecond, and a model's page shows thousands of them.
+Bringing a record's label in takes a fifth of a millisecond, and a model's page shows thousands of them. So those of the
+newest windows are brought in before the page is shown, and the rest behind its back.
 """
 
 from __future__ import annotations
@@ -13,59 +14,103 @@ from typing import Final, NamedTuple
 
 from dashboards.judged_records import pooled_iou
 from detectors.quality.ratio import Estimate
+from monitor.background import Background
 from monitor.quality_evidence import in_slice
 from monitor.store.store import Store
 from monitor.store.values import StoredScore
 
 MOST_KEPT: Final = 20_000
 """Windows, some 300 bytes each; the one that was not asked for for longest goes first."""
+AT_ONCE: Final = 500
+"""Labelled records that somebody waits for: a tenth of a second."""
 
 
 class Pooled(NamedTuple):
-    """Of a window: how many records have a label, and the IoU of all classes together; None where nothing is known."""
+    """Of a window: how many records have a label, and the IoU of all classes together; None where nothing is known.
+
+    ``pending``: it is being figured out.
+    """
 
     labelled: int
     estimate: Estimate | None
+    pending: bool = False
 
 
 NOTHING: Final = Pooled(0, None)
 _Key = tuple[object, ...]
 
 
+class _Wanted(NamedTuple):
+    """A window that is to be figured out."""
+
+    score: StoredScore
+    key: _Key
+    labelled: int
+
+
 class PooledQuality:
     """From any thread."""
 
-    def __init__(self, most: int = MOST_KEPT) -> None:
+    def __init__(self, most: int = MOST_KEPT, at_once: int = AT_ONCE) -> None:
         self._most = most
+        self._at_once = at_once
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, Pooled] = OrderedDict()
+        self._background = Background("pooled quality")
 
     def of(self, store: Store, scores: Sequence[StoredScore]) -> list[Pooled]:
         """Of each of these windows, which are of one model version, slice and length and in order of time."""
         first, end_us = scores[0], scores[-1].end_us
         of = first.model, first.version, first.slice, first.length_us
         marks = store.views.label_marks(*of, first.start_us, end_us)
-        keys: list[_Key | None] = [
-            (*of, one.start_us, one.records, marks[one.start_us]) if one.start_us in marks else None for one in scores
+        labelled = [
+            _Wanted(one, (*of, one.start_us, one.records, marks[one.start_us]), marks[one.start_us][0])
+            for one in scores
+            if one.start_us in marks
         ]
-        with self._lock:
-            found = {key: self._kept[key] for key in keys if key is not None and key in self._kept}
-        missing = [place for place, key in enumerate(keys) if key is not None and key not in found]
-        if missing:
-            found |= self._figured(store, [scores[place] for place in missing], [keys[place] for place in missing])
+        found = self._known(labelled)
+        parts = self._parts([one for one in labelled if one.key not in found])
+        if parts and sum(one.labelled for one in parts[0]) <= self._at_once:
+            found |= self._figured(store, parts.pop(0))
+        if parts:
+            self._background.start((*of, first.start_us), lambda: self._figure_rest(store, parts))
         self._keep(found)
-        return [NOTHING if key is None else found[key] for key in keys]
+        told = {one.score.start_us: found.get(one.key, Pooled(one.labelled, None, pending=True)) for one in labelled}
+        return [told.get(one.start_us, NOTHING) for one in scores]
 
-    def _figured(self, store: Store, scores: Sequence[StoredScore], keys: Sequence[_Key | None]) -> dict[_Key, Pooled]:
-        first = scores[0]
-        rows = store.judged(first.model, first.version, since_us=first.start_us, until_us=scores[-1].end_us)
+    def _parts(self, wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
+        """Neighbours with as many labels together as are brought in at once, or one alone with more: the newest first,
+        each in order of time."""
+        parts: list[list[_Wanted]] = []
+        room = -1
+        for one in reversed(wanted):
+            room -= one.labelled
+            if room < 0:
+                parts.append([])
+                room = self._at_once - one.labelled
+            parts[-1].insert(0, one)
+        return parts
+
+    def _figure_rest(self, store: Store, parts: Sequence[Sequence[_Wanted]]) -> None:
+        for part in parts:
+            known = self._known(part)  # of another page, meanwhile
+            missing = [one for one in part if one.key not in known]
+            if missing:
+                self._keep(self._figured(store, missing))
+
+    def _known(self, wanted: Sequence[_Wanted]) -> dict[_Key, Pooled]:
+        with self._lock:
+            return {one.key: self._kept[one.key] for one in wanted if one.key in self._kept}
+
+    def _figured(self, store: Store, wanted: Sequence[_Wanted]) -> dict[_Key, Pooled]:
+        first, end_us = wanted[0].score, wanted[-1].score.end_us
+        rows = store.judged(first.model, first.version, since_us=first.start_us, until_us=end_us)
         rows = [row for row in rows if in_slice(row, first.slice)]
         times = [row.event_time_us for row in rows]
         found: dict[_Key, Pooled] = {}
-        for score, key in zip(scores, keys, strict=True):
-            own = rows[bisect_left(times, score.start_us) : bisect_left(times, score.end_us)]
-            if key is not None:
-                found[key] = Pooled(len(own), pooled_iou(own, score.records) if own else None)
+        for one in wanted:
+            own = rows[bisect_left(times, one.score.start_us) : bisect_left(times, one.score.end_us)]
+            found[one.key] = Pooled(len(own), pooled_iou(own, one.score.records) if own else None)
         return found
 
     def _keep(self, found: dict[_Key, Pooled]) -> None:

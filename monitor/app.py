@@ -135,6 +135,7 @@ def _serve(
     from dashboards.page_data import PageData
     from dashboards.pages import pages
     from dashboards.runbook_pages import runbook_pages
+    from dashboards.warm_up import warm_up
     from monitor.annotation_intake import CvatPulls
     from monitor.http_server import serve
     from monitor.images import open_images
@@ -159,6 +160,7 @@ def _serve(
     pulls = CvatPulls(store, settings)
     routers.append(labels_router(store, settings, pulls))
     threading.Thread(target=pulls.run, args=(stop,), name="cvat", daemon=True).start()
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
     tls = (web.tls_certificate, web.tls_key) if web.tls_certificate else None
     server = serve(create_app(state, web.host, routers), web.host, web.port, tls)
     log.info("serving", extra={"address": server.address})

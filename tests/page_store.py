@@ -115,7 +115,8 @@ def site(folder: Path, web: dict[str, Any] | None = None, url: str = "") -> Iter
     with open_store(settings, (MODEL,)) as store:
         fill(store, settings)
         live = LiveSettings(settings, lambda: settings)
-        state, canaries = StoreState(store, live, wall_us=lambda: NOW_US), CanaryState(store, live)
+        state = StoreState(store, live, wall_us=lambda: NOW_US)
+        canaries = CanaryState(store, live, patience_s=60)
         data = PageData.of(store, live, open_images(settings))
         routers = [pages(state), detail_pages(data, canaries), canary_router(canaries), relabel_router(store, live)]
         yield Site(store, settings, create_app(state, "127.0.0.1", routers))

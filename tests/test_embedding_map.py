@@ -183,3 +183,35 @@ def test_newest_first_is_the_same_whether_the_tail_is_enough_or_not(filled: Site
     every = [one.input_id for one in views.newest(*of, 0, 100)]
     assert every == [f"input-{n:06d}" for n in reversed(range(60))]
     assert [one.input_id for one in views.newest(*of, 3, 5)] == every[3:8]
+
+
+def replaced(found: Site, version: str, cut: int) -> str:
+    """An hour of a version whose baseline is replaced after ``cut`` of its 60 records; the path of its map."""
+    add_baseline(found.store, "street", version)
+    records = [encode(prediction(n, start_us() + n * 60 * SECOND_US, version=version)) for n in range(60)]
+    for part, some in enumerate((records[:cut], records[cut:])):
+        feed(found.store, found.settings, some, topic_id=f"{version}-{part}")
+        evaluator = Evaluator(found.store, found.settings, wall_us=lambda at_us=NOW_US + part: at_us)
+        evaluator.finish()
+        evaluator.close()
+        if part == 0:
+            other = replace(baseline_of("street"), version=version)
+            identity = found.store.add_baseline(
+                "street", version, format_version=FORMAT_VERSION, meta=other.summary(), payload=other.to_bytes()
+            )
+            found.store.activate(identity)
+    return map_path("street", version, to_text(start_us()), LENGTH_S)
+
+
+def test_records_in_the_axes_of_a_replaced_baseline_are_left_out_and_counted(filled: Site) -> None:
+    # Panes of five minutes: of the one in which it was replaced nobody knows which record was held against which.
+    text = filled.client().get(replaced(filled, "7", 22)).text
+    drawn = set(re.findall(r'href="/samples/street/7/(input-[0-9]+)"', text))
+    assert drawn == {f"input-{n:06d}" for n in range(25, 60)}
+    assert "35 of the window" in text
+    assert "25 records are left out" in text
+
+
+def test_where_all_may_lie_in_other_axes_there_is_no_map(filled: Site) -> None:
+    text = filled.client().get(replaced(filled, "8", 57)).text
+    assert "There is no map of this window. Its baseline was replaced so late" in text

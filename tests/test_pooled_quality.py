@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dashboards.addresses import model_path
 from dashboards.judged_records import pooled_iou
-from dashboards.pooled_quality import PooledQuality
+from dashboards.pooled_quality import Pooled, PooledQuality
 from monitor.evaluate import Evaluator
 from monitor.store.store import Store
 from monitor.store.values import JudgedRow, StoredScore
+from monitor.store.views import Views
 from monitor.windows import SECOND_US
-from tests.embedded import NOW_US, encode, feed
+from tests.embedded import NOW_US, encode, eventually, feed
 from tests.made_labels import after, label, square
 from tests.page_store import EVENT_US, HOSTILE, LENGTH_S, MODEL, VERSION, Site, site
 
@@ -79,3 +82,40 @@ def test_what_was_not_asked_for_for_longest_is_forgotten(filled: Site, monkeypat
     assert not read
     pooled.of(filled.store, one)
     assert len(read) == 1
+
+
+def test_more_labels_than_somebody_waits_for_are_brought_in_behind_the_page(filled: Site) -> None:
+    pooled = PooledQuality(at_once=8)
+    (early,) = pooled.of(filled.store, scores(filled.store))
+    assert early == (9, None, True)
+    eventually("figured out", lambda: not pooled.of(filled.store, scores(filled.store))[0].pending)
+    assert pooled.of(filled.store, scores(filled.store)) == PooledQuality().of(filled.store, scores(filled.store))
+
+
+def test_the_newest_windows_come_first(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four windows of 15 minutes instead of one of an hour, with 2 labels each but for the newest."""
+    (hour,) = scores(filled.store)
+    length_us = hour.length_us // 4
+    starts = [hour.start_us + length_us * place for place in range(4)]
+    four = [replace(hour, start_us=start, length_us=length_us) for start in starts]
+    marks = dict.fromkeys(starts[:3], (2, 0, 0))
+    monkeypatch.setattr(Views, "label_marks", lambda *_: marks)
+    known, read = rows(filled.store), list[tuple[int, int]]()
+    monkeypatch.setattr(Store, "judged", lambda *_, since_us, until_us: read.append((since_us, until_us)) or known)
+    pooled = PooledQuality(at_once=4)
+    early = pooled.of(filled.store, four)
+    assert [one.pending for one in early] == [True, False, False, False]
+    assert early[3] == (0, None, False), "without a label"
+    eventually("figured out", lambda: len(read) == 2)
+    assert read == [(starts[1], starts[2] + length_us), (starts[0], starts[0] + length_us)]
+
+
+def test_the_page_says_of_how_many_windows_the_quality_is_still_to_come(
+    filled: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{model_path(MODEL, VERSION)}?length={LENGTH_S}"
+    assert "still being figured out" not in filled.client().get(address).text
+    monkeypatch.setattr(PooledQuality, "of", lambda *_: [Pooled(9, None, pending=True)])
+    text = filled.client().get(address).text
+    assert "The quality of 1 of these windows is still being figured out" in text
+    assert f'<a href="?length={LENGTH_S}">load again</a>' in text

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select, union_all
 
 from monitor.store.database import Database
 from monitor.store.scores import stored
@@ -147,6 +147,23 @@ class Views:
                 found |= {row.input_id: Sketched._make(row) for row in connection.execute(query)}
         known = [one for one in found.values() if _is_of(one.slices, slice_key)]
         return sorted(known, key=lambda one: (one.event_time_us, one.input_id))
+
+    def pane_baselines(
+        self, model: str, version: str, slice_key: str, since_us: int, until_us: int
+    ) -> list[tuple[int, str, int]]:
+        """``(start, baseline, records)`` of the panes that start in [since, until): two of one start where the
+        baseline was replaced meanwhile."""
+        parts = []
+        for table in (pane, pane_delta):
+            columns = table.c
+            query = select(columns.start_us, columns.baseline_id, columns.records)
+            query = query.where(columns.model == model, columns.version == version, columns.slice == slice_key)
+            parts.append(query.where(columns.start_us >= since_us, columns.start_us < until_us))
+        both = union_all(*parts).subquery()
+        groups = (both.c.start_us, both.c.baseline_id)
+        summed = select(*groups, func.sum(both.c.records)).group_by(*groups).order_by(*groups)
+        with self._database.read() as connection:
+            return [(row[0], row[1], int(row[2])) for row in connection.execute(summed)]
 
     def _in_slice(self, query: Select[Any], slice_key: str, offset: int, limit: int) -> list[Seen]:
         with self._database.read() as connection:
