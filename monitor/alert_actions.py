@@ -7,7 +7,7 @@ classes that fail together are ten alerts, and one training. What is to be label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
@@ -91,28 +91,28 @@ class AlertActions:
     def take(self, group: Group, who: str) -> Outcome:
         """Queue what the firing alerts ask for. All of a group is looked at, whatever is wrong with one alert."""
         outcome = Outcome([], [], [])
-        versions = self._versions()
+        newest = self._newest()
         for alert in group.alerts:
-            reason = self._take(alert, group, who, versions, outcome)
+            reason = self._take(alert, group, who, newest, outcome)
             if reason:
                 name = alert.labels.get("alertname", "")
                 outcome.ignored.append({"alert": name, "fingerprint": alert.fingerprint, "reason": reason})
         return outcome
 
     def _take(
-        self, alert: Alert, group: Group, who: str, versions: Mapping[str, Sequence[str]], outcome: Outcome
+        self, alert: Alert, group: Group, who: str, newest: Mapping[str, Mapping[str, int]], outcome: Outcome
     ) -> str:
-        """Why nothing came of an alert; "" where something did."""
+        """Why nothing came of an alert; "" where something did. ``newest`` as of `_newest`."""
         asked = _asked(alert.labels.get("action", ""))
         if asked is None:
             return "no action that segwatch knows" if "action" in alert.labels else "no action"
         if alert.status == "resolved":
             return "resolved"
         model = alert.labels.get("model", "")
-        if model not in versions:
+        if model not in newest:
             return f"no model has the name {model!r}" if model else "no model"
-        version = alert.labels.get("version") or versions[model][0]
-        if version not in versions[model]:
+        version = alert.labels.get("version") or next(iter(newest[model]))
+        if version not in newest[model]:
             return f"model {model} has no version {version!r}"
         settings = self._settings()
         identity = alert_cause(asked, alert.fingerprint, to_text(parse_time(alert.startsAt)))
@@ -127,8 +127,10 @@ class AlertActions:
         if earlier is not None and cools_until(earlier.at_us, cooldown_us, now_us) is not None:
             return _cooling(earlier, cooldown_us)
         evidence = self._evidence(settings, asked, alert, group, model, version)
-        samples = self._samples(settings, alert, identity, model, version, evidence) if once is None else AlertSamples()
+        samples = AlertSamples()
         if once is None:
+            last_us = newest[model][version]
+            samples = self._samples(settings, alert, identity, model, version, evidence, last_us)
             evidence["samples"] = samples.named
         action = of_alert(asked, identity, model, version, evidence, _page(settings.web, model, version))
         message = to_message(action, settings.kafka.actions_topic, now_us)
@@ -144,7 +146,14 @@ class AlertActions:
         return ""
 
     def _samples(
-        self, settings: Settings, alert: Alert, identity: str, model: str, version: str, evidence: Mapping[str, Any]
+        self,
+        settings: Settings,
+        alert: Alert,
+        identity: str,
+        model: str,
+        version: str,
+        evidence: Mapping[str, Any],
+        last_us: int,
     ) -> AlertSamples:
         return samples_for(
             self._store,
@@ -157,10 +166,14 @@ class AlertActions:
             class_name=alert.labels.get("class", ""),
             slice_key=alert.labels.get("slice", ""),
             typical=[one["input_id"] for one in evidence["samples"]],
+            last_us=last_us,
         )
 
-    def _versions(self) -> dict[str, list[str]]:
-        """Versions of each known model. First the one in use: of those with a baseline that with the newest records."""
+    def _newest(self) -> dict[str, dict[str, int]]:
+        """Of each known model the event time of each version's newest record, 0 where there is none.
+
+        First the version in use: of those with a baseline that with the newest records.
+        """
         active = self._store.active_baselines()
         last: dict[tuple[str, str], int] = dict.fromkeys(active, 0)
         for key, value in self._store.read_tallies().items():
@@ -168,9 +181,9 @@ class AlertActions:
                 last.setdefault((key.model, key.version), 0)
             elif key.series == LAST_EVENT_US:
                 last[key.model, key.version] = value
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, int]] = {}
         for model, version in sorted(last, key=lambda key: (key in active, last[key], key[1]), reverse=True):
-            found.setdefault(model, []).append(version)
+            found.setdefault(model, {})[version] = last[model, version]
         return found
 
     def _evidence(

@@ -39,11 +39,13 @@ def samples_for(
     class_name: str,
     slice_key: str,
     typical: Sequence[str],
+    last_us: int,
 ) -> AlertSamples:
     """What is to be labelled because of an alert, within the day's budget.
 
     About a class: of the last day's records unsure ones, unlike each other, in which the model found it. About a slice:
     such of the slice. Else those ``typical`` of the last shift; where there was none, such as above of all records.
+    ``last_us``: event time of the version's newest record; 0 where it has none.
     """
     kind: Kind = "quality" if class_name else "drift"
     about = f"alert {alert}" + (f" ({class_name})" if class_name else f" ({slice_key})" if slice_key else "")
@@ -55,7 +57,7 @@ def samples_for(
         free = choice.free(model, version, typical)
         wanted = [Wanted(name, free[name], f"{about}: typical of the last shift") for name in free]
     else:
-        chosen = _different(store, choice, baselines, model, version, class_name, slice_key, left)
+        chosen = _different(store, choice, baselines, model, version, class_name, slice_key, last_us, left)
         wanted = [Wanted(one.input_id, one.event_time_us, about) for one in chosen]
     rows = choice.rows(kind, model, version, f"alert: {alert} {identity}", wanted[:left])
     others: list[dict[str, object]] = [
@@ -72,14 +74,13 @@ def _different(
     version: str,
     class_name: str,
     slice_key: str,
+    last_us: int,
     count: int,
 ) -> list[Candidate]:
-    ends = [one.last_start_us for one in store.pane_extent(model) if one.version == version]
     entry = store.active_baselines().get((model, version))
-    if not count or not ends or entry is None:
+    if not count or not last_us or entry is None:
         return []
-    last_us = max(ends)  # of a pane, which is a day long at most
-    found = choice.candidates(model, version, last_us - DAY_US, last_us + DAY_US, slice_key, MOST_CANDIDATES)
+    found = choice.candidates(model, version, last_us - DAY_US, last_us + 1, slice_key, MOST_CANDIDATES)
     if not found:
         return []
     classes = choice.found_classes(baselines.of(entry.meta.id).classes, found)

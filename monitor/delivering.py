@@ -1,16 +1,18 @@
 """Delivers actions to receivers over HTTP, each in a thread of its own: one that is down delays nobody else.
 
 At least once with the same id: a crash between the delivery and the note of it delivers again once the claim's lease is
-over. What fails is tried again after 5 s, 10 s, 20 s and so on up to an hour, a part of it by chance, so that many that
-failed together do not come back together.
+over, which is renewed while a delivery goes on. What fails is tried again after 5 s, 10 s, 20 s and so on up to an
+hour, a part of it by chance, so that many that failed together do not come back together.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from alerts.actions import model_of
@@ -27,8 +29,11 @@ log = logging.getLogger(__name__)
 
 POLL_S, RETRY_S, NOTE_S = 1.0, 5.0, 60.0
 FIRST_S, LONGEST_S = 5.0, 3600.0
+LEASE_S, RENEW_S = 30.0, 10.0
+"""Of a claim: two renewals may fail before somebody else may take it."""
+LEASE_US = round(LEASE_S * SECOND_US)
 REQUESTS = 16
-"""Most requests that one delivery takes (MLflow's); the lease of a claim lasts longer than all of their timeouts."""
+"""Most requests that one delivery takes (MLflow's); a claim is held no longer than all of their timeouts."""
 
 
 class Deliverer:
@@ -50,17 +55,18 @@ class Deliverer:
         self._most_age_us = most_age_us
         self._chance = chance
         self._receiver = make(settings)
-        self._lease_us = round((REQUESTS * settings.timeout_seconds + 10) * SECOND_US)
+        self._renewals = math.ceil(REQUESTS * settings.timeout_seconds / RENEW_S)
 
     def once(self) -> Literal["delivered", "failed", "nothing"]:
         """Deliver the next action that is due."""
         self._store.deliveries.spread(self._settings.name, self._topic, self._wants)
         self._give_up_old()
-        claimed = self._store.deliveries.claim(self._settings.name, self._lease_us)
+        claimed = self._store.deliveries.claim(self._settings.name, LEASE_US)
         if claimed is None:
             return "nothing"
         try:
-            told = self._receiver.deliver(cloud_event(claimed.message))
+            with self._held(claimed):
+                told = self._receiver.deliver(cloud_event(claimed.message))
         except SegwatchError as error:
             self._failed(claimed, str(error), error.after_s if isinstance(error, ReceiverError) else None)
         except Exception as error:
@@ -75,6 +81,28 @@ class Deliverer:
 
     def close(self) -> None:
         self._receiver.close()
+
+    @contextmanager
+    def _held(self, claimed: Claimed) -> Iterator[None]:
+        """Renews the claim's lease during the block, in a thread that dies with this process."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(claimed, done), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _renew(self, claimed: Claimed, done: threading.Event) -> None:
+        for _ in range(self._renewals):
+            if done.wait(RENEW_S):
+                return
+            try:
+                if not self._store.deliveries.renew(claimed, LEASE_US):
+                    return
+            except StoreError as error:
+                log.warning("receiver %s: the lease is not renewed: %s", self._settings.name, error)
 
     def _give_up_old(self) -> None:
         if self._most_age_us is None:

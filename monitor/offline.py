@@ -9,20 +9,17 @@ from contextlib import closing
 from pathlib import Path
 
 from embeddings.backbones import BackboneSpec, backbone_spec
-from monitor.app import make_sink
 from monitor.audit import os_user
 from monitor.baseline import FORMAT_VERSION, Baseline
 from monitor.baseline_book import Embedders
 from monitor.baseline_build import BuildCounts, build_baseline
 from monitor.classes import Classes
-from monitor.delivering import deliver_waiting, register
 from monitor.drift import ScoredWindow
 from monitor.errors import BadRecord, InputError, SettingsError
 from monitor.evaluate import Evaluator
+from monitor.handing_over import handing_over
 from monitor.ingest import Ingest, IngestCounts
-from monitor.receivers.files import load_receivers
 from monitor.records import Label, Limits, decode_chunk
-from monitor.relay import relay_once
 from monitor.settings import Settings
 from monitor.sources.files import FileSource
 from monitor.sources.protocol import RawRecord
@@ -64,24 +61,19 @@ def replay(
     try:
         if not opened.active_baselines():
             raise InputError("the store has no active baseline: segwatch baseline build --activate makes one")
-        receivers = load_receivers(settings.actions.receivers_file)
-        register(opened, receivers)
-        ingest = Ingest(opened, settings, embedders or Embedders(settings), on_bad=on_bad, slice_key=slice_key)
-        source = FileSource([*files, *labels], settings.kafka.max_message_bytes)
-        try:
-            if on_progress is None:
-                ingest.run(source, threading.Event())
-            else:
-                _run_with_progress(ingest, source, on_progress)
-        finally:
-            source.close()
-        with closing(Evaluator(opened, settings, on_score=on_score)) as evaluator:
-            scored = evaluator.settle()
-        # Not always to files: the outbox of a shared store holds the messages of a running service, too.
-        with closing(make_sink(settings)) as sink:
-            while relay_once(opened, sink):
-                pass
-        deliver_waiting(opened, receivers, settings.kafka.actions_topic, settings.actions.deliver_within_us)
+        with handing_over(opened, settings):
+            ingest = Ingest(opened, settings, embedders or Embedders(settings), on_bad=on_bad, slice_key=slice_key)
+            source = FileSource([*files, *labels], settings.kafka.max_message_bytes)
+            try:
+                if on_progress is None:
+                    ingest.run(source, threading.Event())
+                else:
+                    _run_with_progress(ingest, source, on_progress)
+            finally:
+                source.close()
+            with closing(Evaluator(opened, settings, on_score=on_score, on_bad=on_bad)) as evaluator:
+                scored = evaluator.settle()
+                ingest.counts.add_refused(evaluator.refused)
         return ingest.counts, scored
     finally:
         if own:

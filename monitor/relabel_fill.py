@@ -71,8 +71,8 @@ class RelabelFill:
         self._step_us = settings.windows.lengths_seconds[0] * SECOND_US
         self._ends: dict[str, int] = {}
         self._estimated: dict[tuple[str, str], int] = {}
-        self._alarmed: dict[tuple[str, str, str], int] = {}
-        """By model, version and baseline: the early alarm that was looked at last."""
+        self._alarmed: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """By model, version and baseline: the early alarm that was looked at last, and the first one of its shift."""
         self._touched: set[str] | None = None
         """Models whose labels have changed; None: all, since nobody knows what a leader before this one has seen."""
         self._next_at = float("-inf")
@@ -132,21 +132,37 @@ class RelabelFill:
         return self._publish(action)
 
     def _for_early(self, leader: Leader) -> int:
-        """What is typical of an early alarm: half of what is left, the rest is for its window once that has closed."""
+        """What is typical of an early alarm: half of what is left, the rest is for its window once that has closed.
+
+        The test begins anew after each alarm: those of a shift that goes on are one cause, as long as one stands.
+        """
         queued = 0
         active = self._store.active_baselines()
         for one in self._store.early_readings():
-            key = one.model, one.version, one.baseline_id
+            key, at_us = (one.model, one.version, one.baseline_id), one.alarm_at_us
             entry = active.get((one.model, one.version))
-            if not one.alarm or one.alarm_at_us is None or entry is None or entry.meta.id != one.baseline_id:
+            if not one.alarm or at_us is None or entry is None or entry.meta.id != one.baseline_id:
                 continue
-            if self._alarmed.get(key) != one.alarm_at_us and not self._window_alarms(one, one.alarm_at_us):
-                queued += self._early(leader, one, one.alarm_at_us)
-            self._alarmed[key] = one.alarm_at_us
+            last_us, first_us = self._alarmed.get(key, (None, at_us))
+            if last_us == at_us:
+                continue
+            if last_us is None or at_us - last_us >= self._step_us:
+                first_us = self._first_alarm(one, at_us)
+            if not any(self._window_alarms(one, time_us) for time_us in {first_us, at_us}):
+                queued += self._early(leader, one, first_us, at_us)
+            self._alarmed[key] = at_us, first_us
         return queued
 
-    def _early(self, leader: Leader, one: EarlyReading, at_us: int) -> int:
-        cause = f"drift: early {to_text(at_us)}"
+    def _first_alarm(self, one: EarlyReading, at_us: int) -> int:
+        """The first of the alarms up to this one each of which came while the one before it stood."""
+        while earlier := self._store.early_alarms(
+            one.model, one.version, one.baseline_id, after_us=at_us - self._step_us, until_us=at_us - 1
+        ):
+            at_us = earlier[0].at_us
+        return at_us
+
+    def _early(self, leader: Leader, one: EarlyReading, first_us: int, at_us: int) -> int:
+        cause = f"drift: early {to_text(first_us)}"
         left = math.ceil(self._choice.left(one.model, "drift") / 2)
         if not left or cause in self._store.candidates.causes(one.model, one.version, "drift"):
             return 0

@@ -45,8 +45,8 @@ def put(store: Store, settings: Settings, records: list[dict[str, Any]], topic: 
 
 
 def requests(store: Store, kind: str) -> list[dict[str, Any]]:
-    found = store.actions.queued("segwatch.actions", about=f'"type":"segwatch.{kind}_requested.v1"')
-    return [json.loads(one.message.value or b"") for one in found]
+    found = [json.loads(one.message.value or b"") for one in store.actions.queued("segwatch.actions")]
+    return [one for one in found if one["type"] == f"segwatch.{kind}_requested.v1"]
 
 
 def test_the_leader_requests_a_promotion_once_with_its_evidence(store: Store, settings: Settings) -> None:

@@ -306,6 +306,21 @@ class TestInTheService:
         [model] = status(store, BEGAN_US)["models"]
         assert model["early"]["alarm"] and model["early"]["last_alarm"]["attribution"][0]["signal"] == "embedding"
 
+    def test_a_shift_that_goes_on_alarms_again_and_asks_once(self, store: Store, settings: Settings) -> None:
+        read(store, settings, 100, BEGAN_US)
+        alarms, asked = [], []
+        for hours in (1.0, 1.25, 1.5, 1.75, 2.0):
+            read(store, settings, 60, BEGAN_US + round(hours * HOUR_US), first=round(10_000 * hours), shift=2.0)
+            move_to(store, hours + 0.25)
+            with evaluating(store, settings) as evaluator:  # whichever process leads
+                evaluator.tick()
+            alarms.append(store.early_readings()[0].alarm_at_us)
+            asked.append((len(store.relabel.items()), len(requested(store))))
+        assert len(set(alarms)) == 5
+        with_window = asked[3]
+        assert asked == [(13, 1)] * 3 + [with_window] * 2
+        assert 13 < with_window[0] < 25 and with_window[1] == 2  # what the day has left is for its windows
+
     def test_an_alarm_ends_where_traffic_does(self, store: Store, settings: Settings) -> None:
         read(store, settings, 100, BEGAN_US)
         read(store, settings, 60, BEGAN_US + HOUR_US, first=1000, shift=2.0)

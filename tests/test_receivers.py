@@ -98,6 +98,11 @@ def state(store: Store, identity: str = ID) -> tuple[str, int, str]:
     return row.state, row.attempts, row.error
 
 
+def next_us(store: Store) -> int:
+    [row] = store.deliveries.of([ID])[ID]
+    return row.next_us
+
+
 class TestWebhooks:
     def test_it_is_a_signed_cloud_event_with_an_idempotency_key(
         self, store: Store, tmp_path: Path, made: MadeReceiver
@@ -215,10 +220,41 @@ class TestAgain:
                 one.once()
         other = deliverer(store, tmp_path, made.url)
         assert other.once() == "nothing"  # the lease of the dead one
-        clock.now_us += 200 * SECOND_US
+        clock.now_us += 31 * SECOND_US
         assert other.once() == "delivered"
         assert [got.headers["idempotency-key"] for got in made.got] == [ID, ID]
         assert state(store)[:2] == ("delivered", 2)
+
+    def test_a_delivery_that_goes_on_keeps_its_claim(
+        self, store: Store, tmp_path: Path, made: MadeReceiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("monitor.delivering.RENEW_S", 0.05)
+        free = threading.Event()
+        made.say = lambda _: (204, None) if free.wait(20) else (500, None)
+        one, other = (deliverer(store, tmp_path, made.url) for _ in range(2))
+        queue(store, action())
+        thread = threading.Thread(target=one.once)
+        thread.start()
+        try:
+            eventually("it has come", lambda: len(made.got) == 1)
+            for _ in range(3):
+                clock.now_us += 29 * SECOND_US
+                eventually("renewed", lambda: next_us(store) == clock.now_us + 30 * SECOND_US)
+                assert other.once() == "nothing"
+        finally:
+            free.set()
+            thread.join(20)
+        assert len(made.got) == 1 and state(store) == ("delivered", 1, "")
+
+    def test_who_has_lost_a_claim_does_not_renew_it(self, store: Store, clock: Clock) -> None:
+        store.deliveries.register(["trainer"])
+        queue(store, action())
+        store.deliveries.spread("trainer", TOPIC, lambda _: True)
+        lost = store.deliveries.claim("trainer", SECOND_US)
+        clock.now_us += SECOND_US
+        own = store.deliveries.claim("trainer", SECOND_US)
+        assert lost is not None and own is not None
+        assert not store.deliveries.renew(lost, 9 * SECOND_US) and store.deliveries.renew(own, 9 * SECOND_US)
 
     def test_two_processes_do_not_deliver_the_same_action_side_by_side(
         self, store: Store, tmp_path: Path, made: MadeReceiver

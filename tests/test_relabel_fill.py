@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+import sqlalchemy
 
 from monitor.alert_actions import AlertActions, parse_group
 from monitor.class_need import needs_in
@@ -228,6 +229,31 @@ class TestAlerts:
             assert items(store) == []
             evidence = evidence_of(store.judged("street"), 200)
             assert (len(evidence.inputs), evidence.left_out) == (0, 15)
+
+    def test_the_newest_records_are_found_without_reading_a_day(
+        self, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = settings_with(tmp_path)
+        with Store.open(settings, write=True, clock=wall) as store:
+            add_baseline(store, "street")
+            put(store, settings, hour_of(200), "log")
+            since_us, until_us = BEGAN_US + HOUR_US - DAY_US, BEGAN_US + HOUR_US
+            read: list[Any] = []
+            sqlalchemy.event.listen(
+                store._database.engine, "before_cursor_execute", lambda *about: read.append(about[3])
+            )
+
+            def found(count: int) -> list[str]:
+                read.clear()
+                return [one.input_id for one in store.candidates.candidates("street", "1", since_us, until_us, count)]
+
+            every = found(300)
+            assert every == [f"input-{n:06d}" for n in reversed(range(200))]
+            assert any(since_us in parameters for parameters in read)
+            assert found(100) == every[:100]
+            assert not any(since_us in parameters for parameters in read)
+            monkeypatch.delattr(Store, "pane_extent")  # which adds up all panes that are kept
+            assert self.take(store, settings, "SegwatchQualityBurnFast", **{"class": "bus"})["evidence"]["samples"]
 
     def test_about_a_shift_it_names_what_waits_already_and_queues_the_rest(self, tmp_path: Path, wall: Wall) -> None:
         settings = settings_with(tmp_path, drift_share=0.1)

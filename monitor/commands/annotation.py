@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ def relabel_push(
 def labels_pull(state: State, as_json: bool) -> None:
     """Fetch annotations from the annotation tool; those that are stored already change nothing."""
     from monitor.audit import os_user
+    from monitor.handing_over import handing_over
     from monitor.label_import import ImportRequest, import_file
 
     settings = state.settings()
@@ -90,18 +92,19 @@ def labels_pull(state: State, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="segwatch-") as folder:
         store = open_store(settings, write=True)
         try:
-            for path, form in _fetched(annotation, Path(folder)):
-                request = ImportRequest(
-                    path,
-                    form,
-                    time.time_ns() // 1000,
-                    model=annotation.model or None,
-                    annotator=annotation.tool,
-                    who=os_user(),
-                )
-                own, (now_judged, *_) = import_file(store, settings, request)
-                outcomes += own
-                judged += now_judged
+            with handing_over(store, settings, partial(click.echo, err=True)):
+                for path, form in _fetched(annotation, Path(folder)):
+                    request = ImportRequest(
+                        path,
+                        form,
+                        time.time_ns() // 1000,
+                        model=annotation.model or None,
+                        annotator=annotation.tool,
+                        who=os_user(),
+                    )
+                    done = import_file(store, settings, request)
+                    outcomes += done.outcomes
+                    judged += done.judged
         finally:
             store.close()
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select
+from sqlalchemy import Connection, Row, Select, and_, exists, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitor.errors import InputError
@@ -58,16 +58,12 @@ class Actions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def queued(
-        self, topic: str, *, since_us: int | None = None, limit: int | None = None, about: str = ""
-    ) -> list[QueuedAction]:
-        """Actions from ``since_us`` on, the newest first; only those whose data has ``about`` in it."""
+    def queued(self, topic: str, *, since_us: int | None = None, limit: int | None = None) -> list[QueuedAction]:
+        """Actions from ``since_us`` on, the newest first."""
         columns = outbox.c
         query = select(outbox).where(columns.topic == topic, columns.keep_sent)
         if since_us is not None:
             query = query.where(columns.created_us >= since_us)
-        if about:
-            query = query.where(_contains(self._database, about))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(columns.created_us.desc(), columns.id).limit(limit))
             return [QueuedAction(to_message(row), row.sent_us) for row in rows]
@@ -183,12 +179,6 @@ def save_retrain(connection: Connection, row: RetrainRow) -> None:
 
 
 AT_ONCE = 500
-
-
-def _contains(database: Database, text: str) -> ColumnElement[bool]:
-    if database.is_postgres:
-        return func.strpos(func.encode(outbox.c.value, "hex"), text.encode().hex()) > 0
-    return func.instr(outbox.c.value, text.encode()) > 0
 
 
 def _key(kind: Cooling, model: str, version: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from monitor.store.bulk import portions
 from monitor.store.database import Database
 from monitor.store.relabel import AT_ONCE, Kind, waiting
 from monitor.store.tables import label, relabel, sample
+from monitor.store.views import TAIL
 
 _json = msgspec.json.Encoder()
 
@@ -111,15 +112,23 @@ class Candidates:
         query = (
             select(*(columns[name] for name in Candidate._fields))
             .where(columns.model == model, columns.version == version, columns.masks.is_not(None))
-            .where(columns.event_time_us >= since_us, columns.event_time_us < until_us, ~queued, ~told)
+            .where(columns.event_time_us < until_us, ~queued, ~told)
             .order_by(columns.event_time_us.desc(), columns.input_id)
+            .limit(limit)
         )
         key, _, value = slice_key.partition("=")
         if slice_key:  # as `monitor.contributions` writes it; SQLite takes upper case for lower
             query = query.where(columns.slices.contains(_json.encode({key: value}).decode()[1:-1], autoescape=True))
-        with self._database.read() as connection:
-            found = [Candidate._make(row) for row in connection.execute(query.limit(limit))]
-        return [one for one in found if not slice_key or msgspec.json.decode(one.slices).get(key) == value]
+        found: list[Candidate] = []
+        # As in `Views.newest`: of a day, all would be sorted for the last three hundred.
+        for start_us in (until_us - (until_us - since_us) // TAIL, since_us):
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(columns.event_time_us >= start_us))
+                found = [Candidate._make(row) for row in rows]
+            found = [one for one in found if not slice_key or msgspec.json.decode(one.slices).get(key) == value]
+            if len(found) == limit:
+                break
+        return found
 
     def pairs(self, model: str, since_us: int, until_us: int, limit: int) -> list[Pair]:
         """The newest inputs in [since, until) that two versions have found something in."""

@@ -1,8 +1,8 @@
 """Deliveries of actions to receivers, one line for each action and receiver.
 
 A line is claimed by moving its next attempt behind the end of a lease: no transaction is open while somebody else's
-server is waited for, and what was claimed by a process that died is free again when the lease ends. So an action
-arrives at least once, always with the same id.
+server is waited for. Whoever delivers renews the lease; what was claimed by a process that died is free again when it
+ends. So an action arrives at least once, always with the same id.
 """
 
 from __future__ import annotations
@@ -158,6 +158,14 @@ class Deliveries:
             )
             return Claimed(message, receiver, row.attempts + 1)
 
+    def renew(self, claimed: Claimed, lease_us: int) -> bool:
+        """Let a claim's lease end so long after now; False where it is nobody's any more, or somebody else's."""
+        columns = action_delivery.c
+        place = and_(_place(claimed), columns.attempts == claimed.attempt)
+        with self._database.write() as connection:
+            until = {"next_us": self._clock() + lease_us}
+            return bool(connection.execute(update(action_delivery).where(place).values(until)).rowcount)
+
     def delivered(self, claimed: Claimed, told: str) -> None:
         """Note that an action has arrived."""
         # Whoever claimed it meanwhile: it has arrived.
@@ -193,14 +201,18 @@ class Deliveries:
             return found | {row[0]: (row[1], row[2]) for row in rows}
 
     def _settle(self, claimed: Claimed, outcome: str, values: dict[str, object], *, only_own: bool = False) -> None:
-        columns = action_delivery.c
-        place = and_(columns.id == claimed.message.id, columns.receiver == claimed.receiver, columns.state == "waiting")
+        place = _place(claimed)
         if only_own:
-            place = and_(place, columns.attempts == claimed.attempt)
+            place = and_(place, action_delivery.c.attempts == claimed.attempt)
         with self._database.write() as connection:
             if connection.execute(update(action_delivery).where(place).values(values)).rowcount:
                 bucket = DELIVERED.index(outcome)
                 tallies.append(connection, {TallyKey(DELIVERIES, "", "", claimed.receiver, bucket): 1})
+
+
+def _place(claimed: Claimed) -> ColumnElement[bool]:
+    columns = action_delivery.c
+    return and_(columns.id == claimed.message.id, columns.receiver == claimed.receiver, columns.state == "waiting")
 
 
 def _is_due(receiver: str, now_us: int) -> ColumnElement[bool]:

@@ -80,7 +80,7 @@ def test_killed_between_delivery_and_note_it_is_delivered_again_under_the_same_i
     assert subprocess.run(command, timeout=120, check=False).returncode == -signal.SIGKILL
     assert len(made.got) == 1 and state(store)[0] == "waiting"
     assert one.once() == "nothing"  # the dead one's lease
-    clock.now_us += 200 * SECOND_US
+    clock.now_us += 31 * SECOND_US
     assert one.once() == "delivered"
     assert [got.headers["webhook-id"] for got in made.got] == [ID, ID]
     assert made.got[0].body == made.got[1].body
@@ -123,7 +123,7 @@ def test_a_request_within_anothers_transaction_waits_for_its_end(
     assert asked == [Requested(clock.now_us, "a")]
 
 
-def test_actions_are_found_by_type_and_by_what_has_not_arrived(store: Store, clock: Clock) -> None:
+def test_actions_are_found_by_what_has_not_arrived(store: Store, clock: Clock) -> None:
     store.deliveries.register(["trainer"])
     queue(store, action("old", "rollback"), action("done", "rollback"))
     for _ in store.actions.queued("segwatch.actions"):
@@ -132,8 +132,6 @@ def test_actions_are_found_by_type_and_by_what_has_not_arrived(store: Store, clo
         assert len(claimed) == 2
     clock.now_us += 48 * 3600 * SECOND_US
     queue(store, action("new", "retrain"))
-    found = store.actions.queued("segwatch.actions", about='"type":"segwatch.rollback_requested.v1"')
-    assert {one.message.id for one in found} == {"old", "done"}
     young_us = clock.now_us - 24 * 3600 * SECOND_US
     assert [one.message.id for one in store.actions.unfinished(0, young_us)] == ["new", "old"]
     assert store.actions.one("segwatch.actions", "ol").message.id == "old"
