@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from alerts.rules import Case, Check
 from alerts.rules_tests_counts import BEGIN, DECOY, PACE, bad_pace, decoys, labels_of, moment, pace, single, written
-from alerts.slo.kinds import Example, born_over_s, events
-from alerts.slo.promql import BEFORE, BIRTH, BORN_WITH, UNBORN, duration, parse_duration, quote, tile_s
+from alerts.slo.kinds import Example, born_over_s, events, siblings
+from alerts.slo.promql import (
+    BEFORE,
+    BIRTH,
+    BORN_WITH,
+    DOUBTED,
+    FIRST,
+    UNBORN,
+    duration,
+    parse_duration,
+    quote,
+    tile_s,
+)
 from alerts.slo.render import BAD, EVENTS, PERIOD_BAD, PERIOD_EVENTS, of, windows
 from alerts.slo.spec import Slo
 from alerts.slo.windows import HOUR, fit
 
-FIRST: Final = 0.4 * UNBORN
+LIKELY: Final = 0.4 * UNBORN
 """Of the counter that has most at its first sample."""
+UNLIKELY: Final = 1.2 * UNBORN
+"""A total from before."""
 AGO_S: Final = 480
 """Recorded births are looked at for so long, and not for twice as long; an instant selector does not see them."""
 
@@ -56,7 +69,7 @@ def _counters(slo: Slo) -> list[tuple[Example, int]]:
 
 def _first(slo: Slo, example: Example) -> float:
     """What an example has at its first sample, all of them together at the pace of the tests."""
-    return FIRST * pace(example) / max(pace(one) for one, _ in _counters(slo))
+    return LIKELY * pace(example) / max(pace(one) for one, _ in _counters(slo))
 
 
 def _of_birth(slo: Slo, metric: str, example: Example, counter: int | str, name: str = "") -> str:
@@ -82,8 +95,9 @@ def _recorded(slo: Slo) -> Iterator[Case]:
     begin = (at - period + 4 * tile) // (2 * tile) * 2 * tile  # a tile of twice the length begins there
     every, listed = duration(at), f"{{slo={quote(slo.name)}}}"
 
-    def case(what: str, texts: dict[str, str], up: str, born: int, counted: bool) -> Case:
+    def case(what: str, texts: dict[str, str], up: str, born: int, counted: bool, unlikely: int = 0) -> Case:
         checks = [Check(every, f"count({BIRTH}{listed})", born or None)]
+        checks.append(Check(every, f"count({DOUBTED}{listed})", unlikely or None))
         if not counted:
             checks.append(Check(every, f"{BORN_WITH}{listed}", None))
         for index in {number for _, number in own} if counted else ():
@@ -101,13 +115,14 @@ def _recorded(slo: Slo) -> Iterator[Case]:
         }
 
     born, scraped, all_of = begin + tile + half, _at(half, (begin + half, 1)), len(own)
-    others = {text: _at(half, (born, FIRST)) for one, _ in own for text in decoys(slo, one.series)}
+    others = {text: _at(half, (born, LIKELY)) for one, _ in own for text in decoys(slo, one.series)}
     yield case("born in the tile after the target's first", {**given((born, 1)), **others}, scraped, all_of, True)
     strange = {
         _of_birth(slo, BIRTH, one, counter, name): _at(half, (at, begin))
         for one, index in own
         for counter, name in ((index, DECOY), ("9", slo.name))
     }
+    strange |= {_of_birth(slo, FIRST, one, index, DECOY): _at(half, (at, 9 * UNBORN)) for one, index in own}
     same = {**given((begin + half, 1), (born, 1)), **strange}
     yield case("as old as its target", same, scraped, len({_of_birth(slo, BIRTH, one, "9") for one, _ in own}), False)
     older = at - 3 * period // 2
@@ -116,10 +131,30 @@ def _recorded(slo: Slo) -> Iterator[Case]:
     back = at - period - week
     yield case("back after the week", given((back - week // 2, 0.1), (born, 1)), scraped, all_of, True)
     yield case("back within the week", given((back + week // 2, 0.1), (born, 1)), scraped, 0, False)
-    many = {one.series: _at(half, (born, 1.2 * UNBORN)) for one, _ in own}
-    yield case("with a total from before", many, scraped, all_of, False)
     known = {_of_birth(slo, BIRTH, one, index): _at(half, (at, begin)) for one, index in own if period // 2 <= week}
     yield case("with what it had in the period", {**given((older, 0.1), (born, 1)), **known}, scraped, all_of, True)
+    total = _at(half, (born, UNLIKELY))
+    many = {one.series: total for one, _ in own}
+    yield case("with a total from before", many, scraped, all_of, False, all_of)
+    for text in many if len(many) > 1 else ():
+        count, found = sum(one.series == text for one, _ in own), {**given((born, 1)), text: total}
+        yield case(f"with a total from before of {text}", found, scraped, all_of, False, count)
+    longer = {text: _at(half, (older, 9 * UNBORN), (born, UNLIKELY)) for text in many}
+    yield case("with a total from before, after a greater one", {**longer, **known}, scraped, all_of, False, all_of)
+    foreign = dict.fromkeys(_elsewhere(slo, many), total)
+    count = sum(_matches(selector, text) for selector in events(slo).born for text in foreign)
+    foreign |= {f'up{{{name}="{DECOY}"}}': scraped for name in ("job", "instance")}
+    foreign |= {_of_birth(slo, DOUBTED, one, index, DECOY): _at(half, (at, UNLIKELY)) for one, index in own}
+    others = {**given((born, 1)), **foreign}
+    yield case("where others have totals from before", others, scraped, all_of + count, True, count)
+
+
+def _elsewhere(slo: Slo, series: Iterable[str]) -> Iterator[str]:
+    """Series that differ in one label from those that are born together with a series."""
+    for text in series:
+        for name in siblings(slo).split(", "):
+            other = quote(slo.classes[-1])[1:-1] if name == "class" and slo.classes[1:] else DECOY
+            yield written(text.partition("{")[0], {**labels_of(text), name: other})
 
 
 def _counted(slo: Slo, size: int, total: str, bad: str) -> Iterator[Case]:
@@ -127,7 +162,7 @@ def _counted(slo: Slo, size: int, total: str, bad: str) -> Iterator[Case]:
     tile = tile_s(born_over_s(slo))
     at, step = moment(slo, size + 2 * tile), 60 if size < 12 * HOUR else AGO_S // 2
     own = _counters(slo)
-    ratio = FIRST / max(pace(one) for one, _ in own)
+    ratio = LIKELY / max(pace(one) for one, _ in own)
     counts = {total: ratio * PACE, bad: ratio * bad_pace(slo, tuple(one for one, _ in own))}
 
     def case(what: str, before_s: int, age_s: int, ago_s: int, counted: bool) -> Case:

@@ -222,22 +222,30 @@ def _silent(slo: Slo) -> Iterator[Case]:
     told = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
     listed = not inventory_metric(slo)  # then the rules say by themselves what there should be
     names = slo.classes if slo.classes and listed else ("",)
-    # An hour of grace: half an hour is within, one and a half is not.
-    for count, late_s, fires in ((1, 1800, False), (0, 1800, True), (0, 5400, False)):
-        every = slo.blind_after_s + late_s
-        minutes = every // 60
 
-        def steady(values: Mapping[str, float], labels: dict[str, str], minutes: int = minutes) -> dict[str, str]:
-            text = "{0:.10g} _x{1} {0:.10g} _x{1} {0:.10g}"
-            return {written(name, labels): text.format(value, minutes - 1) for name, value in values.items()}
+    def case(what: str, every: int, series: Mapping[str, str], fires: bool) -> Case:
+        checks = [Check(duration(2 * every), told, len(names) if fires else None)]
+        return Case(f"{slo.name}: {what}, looked at after {duration(every)}", series, checks, every=duration(every))
 
-        series = {} if fires else steady({INFO: 1, seen: 0}, own_labels(slo, DECOY))
+    # What was expected up to twice as long ago will do.
+    for count, ago, fires in ((1, 1.75, False), (0, 1.75, True), (0, 2.5, False)):
+        every = round(ago * slo.blind_after_s / 60) * 60
+        series = {} if fires else _thrice({INFO: 1, seen: 0}, own_labels(slo, DECOY), every)
         for name in names:
             labels = own_labels(slo) | ({"class": quote(name)[1:-1]} if name else {})
-            series |= steady({seen: count, **({} if listed else {INFO: 1})}, labels)
-        checks = [Check(duration(2 * every), told, len(names) if fires else None)]
-        what = f"{count} events in {duration(slo.blind_after_s)}, looked at after {duration(every)}"
-        yield Case(f"{slo.name}: {what}", series, checks, every=duration(every))
+            series |= _thrice({seen: count, **({} if listed else {INFO: 1})}, labels, every)
+        yield case(f"{count} events in {duration(slo.blind_after_s)}", every, series, fires)
+        if fires and not listed:
+            gap = every // 60 - 1
+            series[written(INFO, own_labels(slo))] = f"_ _x{gap} 1 _x{gap} 1"
+            series[written(INFO, {**own_labels(slo), "period": DECOY})] = "1"
+            yield case("expected under another period before", every, series, fires)
+
+
+def _thrice(values: Mapping[str, float], labels: dict[str, str], every: int) -> dict[str, str]:
+    """Recorded series with samples at the begin and twice after, so many seconds apart."""
+    text = f"{{0:.10g}} _x{every // 60 - 1} {{0:.10g}} _x{every // 60 - 1} {{0:.10g}}"
+    return {written(name, labels): text.format(value) for name, value in values.items()}
 
 
 def _too_few(slo: Slo) -> Iterator[Case]:

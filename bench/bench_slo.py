@@ -32,8 +32,9 @@ import yaml
 from numpy.typing import NDArray
 
 from alerts.rules import Links
+from alerts.slo import kinds
 from alerts.slo.parse import parse
-from alerts.slo.promql import BIRTH, BORN_WITH, KEPT, quote
+from alerts.slo.promql import BIRTH, BORN_WITH, KEPT
 from alerts.slo.render import RATIO, REMAINING, groups
 from bench.rig import ROOT, write_result
 from bench.slo.prometheus import ask, backfill, over_time, served, tool, write_series
@@ -110,12 +111,11 @@ def _inlined(own: Any, metric: str) -> str:
         return f"({RECORD.sub(lambda found: definition(found[0].partition('{')[0]), by_name[name])})"
 
     text = definition(metric)
-    for name in (BORN_WITH, BIRTH):  # of events that births stand in, and of birth events that births' times stand in
-        for rule in rules_of(own):
-            if rule.record == name:
-                recorded = f"{name}{{slo={quote(own.name)},counter={quote(rule.labels['counter'])}}}"
-                text = text.replace(f"last_over_time({recorded}[{KEPT}])", f"({rule.expr})")
-                text = text.replace(recorded, f"({rule.expr})")
+    for name in (BIRTH, BORN_WITH):
+        for index in range(len(kinds.events(own).born)):
+            counter = f'label_replace(vector(1), "counter", "{index}", "", "")'
+            recorded = f"last_over_time({name}{{{kinds.of_birth(own, index)}}}[{KEPT}])"
+            text = text.replace(recorded, f"({definition(name)} and on (counter) {counter})")
     return text
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from alerts.rules import Case, Links, Rule, RuleFile
 from alerts.rules_defaults import rule_files
 from alerts.rules_tests_limits import bound
-from alerts.slo.kinds import born_over_s
-from alerts.slo.promql import BORN_WITH, duration, tile_s
+from alerts.slo.kinds import born_over_s, events
+from alerts.slo.promql import DOUBTED, FIRST, duration, tile_s
 from alerts.slo.spec import Slo
 from tests.rule_mutations import rule_mutations
 
@@ -61,17 +61,21 @@ def mutants(slo: Slo, file: RuleFile) -> list[Mutant]:
 def equivalent(slo: Slo, one: Mutant) -> bool:
     """Whether a mutant says the same in all circumstances.
 
-    The images behind events are joined to them by model, so that a matcher of the model only saves work; what a series
-    was born with is joined to births by all labels, and the least of all tiles does not depend on their length. A floor
-    of events is of no account where the lower bound cannot exceed its limit with half as many again either.
+    The images behind events are joined to them by model, so that a matcher of the model only saves work; what a
+    newborn series had is joined to births by all labels, and the least or most of all tiles does not depend on their
+    length. Which births are in a sum does not matter where it is multiplied by 0. A floor of events is of no account
+    where the lower bound cannot exceed its limit with half as many again either.
     """
     if "design_effect" in one.name and one.what.startswith(("model=", "model!=")):
         return True
-    if one.name == BORN_WITH:
+    if one.name in (FIRST, DOUBTED):
         if one.what == f"{duration(tile_s(born_over_s(slo)))} doubled":
             return True
-        if one.what.endswith(" dropped") and not one.what.startswith(("slo=", "counter=")):
+        if one.what.endswith(" dropped") and not one.what.startswith("slo="):
             return True
+    if "bad_events" in one.name and one.what.startswith("counter="):
+        found = events(slo)
+        return one.what.removesuffix(" dropped") not in found.bad("1h").replace(f"{found.total('1h')} * 0", "")
     grown = re.search(r"-> > (\d+(?:\.\d+)?)$", one.what)
     at = re.search(r" at (\d+) ", one.what)
     if not grown or not at:
@@ -82,8 +86,8 @@ def equivalent(slo: Slo, one: Mutant) -> bool:
     if not counted or not limits:
         return False
     value, floor = float(grown[1]), slo.min_events - 0.5
-    bad, events = (value, floor) if counted[1] else (value if slo.bounded else math.inf, value)
-    return bound(slo, bad, events) <= float(limits[-1])
+    bad, total = (value, floor) if counted[1] else (value if slo.bounded else math.inf, value)
+    return bound(slo, bad, total) <= float(limits[-1])
 
 
 def survivors(file: RuleFile, wanted: Sequence[Mutant], folder: Path) -> list[Mutant]:

@@ -211,6 +211,21 @@ def test_a_metric_that_an_upgrade_adds_was_not_born_with_its_total(tmp_path: Pat
     check(tmp_path, availability(), series, checks)
 
 
+def test_a_version_that_begins_with_a_burst_and_goes_on_at_a_trickle_pages_nobody(tmp_path: Path) -> None:
+    """At its first sample version 2 has 20,000 successes and 90 failures, or 5,000 labels of which 90 are bad."""
+    series = {records("ok"): "0+10x140", records("ok", "2"): "_x60 20000+10x80", records("failed", "2"): "_x60 90x80"}
+    bad = recorded("bad_events:increase", "6h")
+    told = [f"max({bad}) > 0", PAGE, TICKET, SERVICE_PAGE, firing("SegwatchBudgetExhausted")]
+    silent = [Check(at, query, None) for at in ("61m", "65m", "70m", "100m", "139m") for query in told]
+    check(tmp_path, availability(), {**series, UP: "1x140"}, silent)
+    car = labels("_x60 5000+1x80", "_x60 90x80")
+    check(tmp_path, class_iou(), {**car, "up": "1x140"}, silent)
+    bus = labels("_x60 40+1x80", "_x60 40+1x80", "bus")  # born with as much as one scrape may bring
+    counted = about(f"{bad}{{class='bus'}}", 80, 0.6)
+    own = [Check("100m", counted, 1), Check("100m", f"max({bad}{{class='car'}}) > 0", None)]
+    check(tmp_path, class_iou(), {**car, **bus, "up": "1x140"}, own)
+
+
 def test_a_reset_counter_counts_on(tmp_path: Path) -> None:
     series = {records("ok"): "0x120", records("failed"): "0+1x30 0+1x90"}
     check(tmp_path, availability(), series, [Check("59m", about(recorded("bad_events:increase", "1h"), 58, 1.1), 1)])

@@ -134,6 +134,15 @@ def of_birth(slo: Slo, index: int) -> str:
     return f'slo={quote(slo.name)},counter="{index}"'
 
 
+def siblings(slo: Slo) -> str:
+    """Labels that series have in common which were born together: where one is doubted, all are."""
+    if isinstance(slo.source, Ratio):
+        return "job, instance"
+    # Images have no class, and are counted for all of them.
+    own = slo.by_class and not isinstance(slo.source, FalsePositives)
+    return "job, instance, model, version" + (", class" if own else "")
+
+
 def bound_label(bound: float) -> str:
     """A bucket's ``le`` as OpenMetrics and Prometheus 3 write it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,20 +77,27 @@ def selector(metric: str, *matchers: str) -> str:
     return f"{metric}{{{inner}}}" if inner else metric
 
 
-def births(series: str, period: str, tile: str) -> str:
-    """When a counter's series first had a sample, for those that were born while their target was being scraped.
+def births(counters: Sequence[str], period: str, tile: str) -> str:
+    """When counters' series first had a sample, for those that were born while their target was being scraped.
 
     Time is cut into tiles, the last of which still runs. A series was born in the period where the first tile that has
     a sample of it comes after the first in which its target was up: a hole, however long, is no birth, and a Prometheus
     that is itself new sees target and series in the same tile, so that it does not take a total of years for events.
-    What had samples in the week before the period came back to it.
+    What had samples in the week before the period came back to it. The targets are looked at once for all counters.
     """
-    first = _tiled("min_over_time", f"last_over_time({series}[{tile}]) * 0 + time()", period, tile)
+
+    def first(series: str) -> str:
+        tiled = _tiled("min_over_time", f"last_over_time({series}[{tile}]) * 0 + time()", period, tile)
+        return f"{tiled} unless last_over_time({series}[{BEFORE}] offset {period})"
+
     scraped = f"min_over_time(((sum_over_time(up[{tile}]) > 0) * 0 + time())[{period}:{tile}])"
-    return (
-        f"{first} > on (job, instance) group_left () min by (job, instance) ({scraped})"
-        f" unless last_over_time({series}[{BEFORE}] offset {period})"
-    )
+    return f"({_each(counters, first)}) > on (job, instance) group_left () min by (job, instance) ({scraped})"
+
+
+def _each(counters: Sequence[str], found: Callable[[str], str]) -> str:
+    """What is found of each counter's selector, told apart by the label ``counter``."""
+    tagged = (f'label_replace({found(one)}, "counter", "{index}", "", "")' for index, one in enumerate(counters))
+    return " or ".join(tagged)
 
 
 def _tiled(function: str, of_tile: str, period: str, tile: str) -> str:
@@ -98,16 +105,22 @@ def _tiled(function: str, of_tile: str, period: str, tile: str) -> str:
     return f"({function}(({of_tile})[{period}:{tile}]) or {of_tile})"
 
 
-def born_with(series: str, period: str, tile: str, birth: str) -> str:
-    """Events that a newborn series had at its first sample.
+def _extreme(name: str, counters: Sequence[str], period: str, tile: str) -> str:
+    return _each(counters, lambda series: _tiled(name, f"{name}({series}[{tile}])", period, tile))
 
-    Not where that is over 100 more than it has counted since: no scrape interval has brought so many, they are a
-    total from before, of a metric that an upgrade has added.
+
+def firsts(counters: Sequence[str], period: str, tile: str, birth: str) -> str:
+    """What newborn series had at their first sample."""
+    return f"({_extreme('min_over_time', counters, period, tile)}) and ignoring (slo) {birth}"
+
+
+def doubted(counters: Sequence[str], period: str, tile: str, first: str) -> str:
+    """First samples of over 100 more than their series have counted since.
+
+    No scrape interval has brought so many: they are totals from before, of metrics that an upgrade has added.
     """
-    least, most = (
-        _tiled(name, f"{name}({series}[{tile}])", period, tile) for name in ("min_over_time", "max_over_time")
-    )
-    return f"{least} <= ({most} + {UNBORN}) / 2 and ignoring ({', '.join(OF_BIRTH)}) {birth}"
+    most = _extreme("max_over_time", counters, period, tile)
+    return f"{first} > ignoring (slo) (({most}) + {UNBORN}) / 2"
 
 
 BEFORE: Final = "7d"
@@ -117,6 +130,8 @@ OF_BIRTH: Final = ("slo", "counter")
 KEPT: Final = "10m"
 """Births and budgets are recorded every 5 minutes, which is just as far as Prometheus looks back."""
 BIRTH: Final = "segwatch:slo_counter_birth:time"
+FIRST: Final = "segwatch:slo_counter_birth:first"
+DOUBTED: Final = "segwatch:slo_counter_birth:doubted"
 BORN_WITH: Final = "segwatch:slo_counter_birth:events"
 
 

@@ -14,11 +14,25 @@ from alerts.slo.kinds import (
     design_effect,
     events,
     identity,
-    of_birth,
     series,
+    siblings,
     static_labels,
 )
-from alerts.slo.promql import BIRTH, BORN_WITH, KEPT, births, born_with, duration, number, quote, selector, tile_s
+from alerts.slo.promql import (
+    BIRTH,
+    BORN_WITH,
+    DOUBTED,
+    FIRST,
+    KEPT,
+    births,
+    doubted,
+    duration,
+    firsts,
+    number,
+    quote,
+    selector,
+    tile_s,
+)
 from alerts.slo.spec import ClassIou, Confidence, CostPerInference, Latency, Ratio, Slo
 from alerts.slo.texts import Seen, burning, events_of, percent, subject
 from alerts.slo.windows import Burn, Z, events_needed, fit
@@ -65,15 +79,19 @@ def groups(slo: Slo, links: Links) -> list[Group]:
 
 
 def _births(slo: Slo) -> list[Rule]:
+    """All that takes time stands first, so that no rule reads the events of one counter before those of another."""
+    counters = events(slo).born
+    if not counters:
+        return []
     period_s = born_over_s(slo)
     period, tile = duration(period_s), duration(tile_s(period_s))
-    rules = []
-    for index, counter in enumerate(events(slo).born):
-        labels = {"slo": slo.name, "counter": str(index)}
-        birth = f"{BIRTH}{{{of_birth(slo, index)}}}"
-        rules.append(Rule(births(counter, period, tile), record=BIRTH, labels=labels))
-        rules.append(Rule(born_with(counter, period, tile, birth), record=BORN_WITH, labels=labels))
-    return rules
+    exprs = {
+        BIRTH: births(counters, period, tile),
+        FIRST: firsts(counters, period, tile, of(slo, BIRTH)),
+        DOUBTED: doubted(counters, period, tile, of(slo, FIRST)),
+        BORN_WITH: f"{of(slo, FIRST)} unless on ({siblings(slo)}) {of(slo, DOUBTED)}",
+    }
+    return [Rule(expr, record=name, labels={"slo": slo.name}) for name, expr in exprs.items()]
 
 
 def of(slo: Slo, metric: str) -> str:
@@ -262,13 +280,14 @@ def _blindness(slo: Slo, burns: tuple[Burn, ...], links: Links) -> list[Rule]:
     """No events at all, and too few to ever page. ``absent()`` cannot name classes: the inventory can."""
     labels = ", ".join(identity(slo))
     window = duration(slo.blind_after_s)
-    # What is new, or in a new Prometheus, has not been silent for so long. An hour for a Prometheus that was down then.
-    known = f"last_over_time({of(slo, INFO)}[1h] offset {window})"
+    # What is new, or in a new Prometheus, has not been silent for so long. That it has been expected is in the labels
+    # that tell series apart: the others change with the SLO's file. A Prometheus may have been down for as long.
+    known = f"last_over_time({of(slo, INFO)}[{window}] offset {window})"
     rules = [
         alert(
             links,
             "SegwatchClassSilent" if slo.by_class else "SegwatchSloBlind",
-            f"{of(slo, INFO)} and {known} unless on ({labels}) ({of(slo, EVENTS + window)} > 0)",
+            f"{of(slo, INFO)} and on ({labels}) {known} unless on ({labels}) ({of(slo, EVENTS + window)} > 0)",
             notify="ticket",
             category=slo.category,
             summary="An SLO has had no data: whether it is met is not known.",
