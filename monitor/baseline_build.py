@@ -219,6 +219,8 @@ def build_baseline(
                     FEWEST_OF_SLICE,
                 )
             known = classes or Classes.observed(list(spool.names), sorted(spool.indices))
+            if spool.names and spool.indices:
+                known = known.with_things(spool.names)
             try:
                 projection = spool.fit().finish(settings.embedding.components)
             except ValueError as error:

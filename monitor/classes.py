@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ class Classes:
     """``indices[i]`` is the value in a semantic map that means ``names[i]``; positions are the bins' order.
 
     ``ignore``: values of a semantic map that count as nothing (void). ``critical``: class and its target IoU, or None.
+    ``things``: classes whose objects are told apart, for panoptic quality; None where nobody has said.
     """
 
     names: tuple[str, ...]
     indices: tuple[int, ...]
     ignore: tuple[int, ...] = ()
     critical: tuple[tuple[str, float | None], ...] = ()
+    things: tuple[str, ...] | None = None
 
     @property
     def position(self) -> dict[str, int]:
@@ -42,6 +44,7 @@ class Classes:
             "indices": list(self.indices),
             "ignore": list(self.ignore),
             "critical": [list(pair) for pair in self.critical],
+            **({} if self.things is None else {"things": list(self.things)}),
         }
 
     @classmethod
@@ -51,7 +54,14 @@ class Classes:
             tuple(tree["indices"]),
             tuple(tree["ignore"]),
             tuple((name, target) for name, target in tree["critical"]),
+            tuple(tree["things"]) if "things" in tree else None,
         )
+
+    def with_things(self, listed: Iterable[str]) -> Classes:
+        """The same, with those as things that lists of instances have named, where nobody has said otherwise."""
+        if self.things is not None:
+            return self
+        return replace(self, things=tuple(sorted(self.position.keys() & set(listed))))
 
     @classmethod
     def observed(cls, names: Sequence[str], indices: Sequence[int] = ()) -> Classes:
@@ -66,7 +76,7 @@ class Classes:
 
 
 def read_classes(path: Path) -> Classes:
-    """Read a classes file (YAML or JSON): ``{names: {0: sky}, ignore: [11], critical: [pedestrian]}``.
+    """Read a classes file (YAML or JSON): ``{names: {0: sky}, ignore: [11], critical: [pedestrian], things: [car]}``.
 
     ``names`` may be a list; ``critical`` may map a class to its target IoU. Raises InputError that names the file
     and the key.
@@ -79,7 +89,7 @@ def read_classes(path: Path) -> Classes:
         raise InputError(f"{path}: neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict) or "names" not in tree:
         raise InputError(f"{path}: expected a mapping with the key names")
-    unknown = sorted(set(map(str, tree)) - {"names", "ignore", "critical"})
+    unknown = sorted(set(map(str, tree)) - {"names", "ignore", "critical", "things"})
     if unknown:
         raise InputError(f"{path}: unknown key {unknown[0]}")
     names = tree["names"]
@@ -101,7 +111,17 @@ def read_classes(path: Path) -> Classes:
     ignore = tuple(sorted({_index(path, "ignore", value) for value in _list(path, "ignore", tree.get("ignore"))}))
     kept = {index: name for index, name in sorted(by_index.items()) if index not in ignore}
     critical = _critical(path, tree.get("critical"), set(kept.values()))
-    return Classes(tuple(kept.values()), tuple(kept), ignore, critical)
+    return Classes(tuple(kept.values()), tuple(kept), ignore, critical, _things(path, tree, set(kept.values())))
+
+
+def _things(path: Path, tree: Mapping[str, Any], names: set[str]) -> tuple[str, ...] | None:
+    if tree.get("things") is None:
+        return None
+    listed = _list(path, "things", tree["things"])
+    for name in listed:
+        if name not in names:
+            raise InputError(f"{path}: things: {name!r} is none of the class names")
+    return tuple(sorted(set(listed)))
 
 
 def _index(path: Path, key: str, value: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from urllib.parse import urlencode
@@ -27,7 +28,7 @@ from monitor.drift import (
     with_evidence,
 )
 from monitor.early import EarlyDetection
-from monitor.errors import NotLeader, StoreError
+from monitor.errors import BadRecord, NotLeader, StoreError
 from monitor.images import ImageStoreError, open_images
 from monitor.images.expiry import expire_images
 from monitor.joining import Joining
@@ -36,6 +37,7 @@ from monitor.quality_now import QualityNow
 from monitor.relabel_fill import RelabelFill, Requested
 from monitor.settings import Settings, WebSettings
 from monitor.sources.files import CLUSTER as FILES
+from monitor.sources.protocol import RawRecord
 from monitor.spot_checks import SpotChecks
 from monitor.store.leader import Leader
 from monitor.store.store import Store
@@ -65,6 +67,7 @@ class Evaluator:
         *,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         on_score: Callable[[ScoredWindow], None] | None = None,
+        on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -73,7 +76,7 @@ class Evaluator:
         self._pane_us = settings.windows.pane_seconds * SECOND_US
         stands_us = settings.windows.lengths_seconds[0] * SECOND_US
         self._early = EarlyDetection(store, settings.drift, self._pane_us, stands_us)
-        self._joining = Joining(store, settings, self._baselines, wall_us)
+        self._joining = Joining(store, settings, self._baselines, wall_us, on_bad=on_bad)
         self._spot_checks = SpotChecks(store, settings, self._baselines, wall_us)
         self._quality = QualityNow(store, settings, self._baselines, wall_us)
         page = partial(_link, settings.web)
@@ -160,6 +163,11 @@ class Evaluator:
         """Since this evaluator was made: records judged by their labels, labels that came too late for it, and
         corrections that did."""
         return self._joining.judged, self._joining.unjoinable, self._joining.uncorrectable
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Since this evaluator was made: labels that fitted no record of their input, by reason."""
+        return self._joining.refused
 
     def settle(self) -> int:
         """After files were read: close all windows, or, in a store that Kafka fills, those its watermark has passed."""

@@ -144,7 +144,7 @@ def cross_fitted(evidence: Evidence, sums: ExpectedSums, records: int) -> CrossF
     if len(rows) < FEWEST or len(known) < len(rows) or counted_records(evidence, sums) != records:
         return None
     if len(np.unique(evidence.sampling)) > 1:
-        return None  # the window's sums are not weighed by it
+        return None  # the window's sums are not weighed by it; whoever asks says so
     shape = (len(rows), sums.classes)
     numerator, denominator, middle, centre = (np.zeros(shape) for _ in range(4))
     parts = in_folds(evidence, rows, frequencies_of(sums))

@@ -100,10 +100,20 @@ class IngestCounts:
     """What became of the labels read; bad ones are among the outcomes too, as ``dead_letter``."""
     skipped: int = 0
     """Outside the slice that was asked for."""
+    refused: int = 0
+    """Labels that fitted no record when they were judged, in a replay: among the outcomes as ``dead_letter``, and as
+    what they were taken for among the labels."""
 
     @property
     def read(self) -> int:
-        return sum(self.outcomes.values()) + sum(count for name, count in self.labels.items() if name != "dead_letter")
+        taken = sum(count for name, count in self.labels.items() if name != "dead_letter")
+        return sum(self.outcomes.values()) + taken - self.refused
+
+    def add_refused(self, reasons: Counter[str]) -> None:
+        """By reason."""
+        self.refused += reasons.total()
+        self.outcomes["dead_letter"] += reasons.total()
+        self.reasons += reasons
 
 
 OnBad = Callable[[RawRecord, BadRecord], None]

@@ -21,12 +21,13 @@ from monitor.dead_letters import dead_letter
 from monitor.drift import Baselines
 from monitor.errors import BadRecord
 from monitor.judgements import Judged, JudgedLabel, Stream, from_payload, to_payload
-from monitor.judging import judge
+from monitor.judging import judge_label
 from monitor.kept_masks import KeptMasks, kept
 from monitor.label_rows import raw_of
 from monitor.label_tallies import add_agreement, add_delay
 from monitor.records import Label, Limits, decode
 from monitor.settings import Settings
+from monitor.sources.protocol import RawRecord
 from monitor.spot_counts import add_correction, add_first, verdicts_of
 from monitor.store.baselines import newest_by_model
 from monitor.store.leader import Leader
@@ -70,18 +71,22 @@ class Joining:
         baselines: Baselines,
         wall_us: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
+        on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._baselines = baselines
         self._wall_us = wall_us
         self._clock = clock
+        self._on_bad = on_bad
         self._limits = Limits.from_settings(settings)
         self._next_sweep = float("-inf")
         self._class_changes = ClassChanges()
         self.judged = 0
         self.unjoinable = 0
         self.uncorrectable = 0
+        self.refused: Counter[str] = Counter()
+        """Labels that fitted no record of their input, by reason; each is in the dead letters."""
         self.changed: set[tuple[str, str]] = set()
         """Model versions of which something was said anew; whoever takes note of it clears it."""
 
@@ -124,6 +129,10 @@ class Joining:
         self.changed |= {(row.model, row.version) for row in batch.rows}
         self.unjoinable += batch.tallies_of(UNJOINABLE)
         self.uncorrectable += batch.tallies_of(UNCORRECTABLE)
+        for raw, bad in batch.refused:
+            self.refused[bad.reason] += 1
+            if self._on_bad is not None:
+                self._on_bad(raw, bad)
         return batch.judged
 
 
@@ -141,6 +150,7 @@ class _Batch:
         self.states: dict[LabelKey, tuple[int, LabelState]] = {}
         self.tallies: Counter[TallyKey] = Counter()
         self.messages: list[OutboxMessage] = []
+        self.refused: list[tuple[RawRecord, BadRecord]] = []
         self.judged = 0
         """Records with a label that counts."""
 
@@ -252,7 +262,7 @@ class _Batch:
         try:
             if isinstance(label, BadRecord):
                 raise label
-            verdict = judge(masks, label, classes, self._limits.max_pixels)
+            verdict = judge_label(masks, label, classes, self._limits.max_pixels)
         except BadRecord as bad:
             self._bad[row.key] = (row, bad)
             return msgspec.structs.replace(outcome, problem=bad.reason)
@@ -280,7 +290,9 @@ class _Batch:
             if row.state in ("waiting", "unjoinable") and now is not None and now[1] == "bad":
                 redacted = self._settings.redact.active
                 topic = self._settings.kafka.dead_letter_topic
-                self.messages.append(dead_letter(raw_of(row), bad, topic, redacted=redacted))
+                raw = raw_of(row)
+                self.refused.append((raw, bad))
+                self.messages.append(dead_letter(raw, bad, topic, redacted=redacted))
                 self.tallies[TallyKey(DEAD_LETTER, "", "", bad.reason, 0)] += 1
                 self.tallies[TallyKey(RECORDS, "", "", "dead_letter", 0)] += 1
 

@@ -82,17 +82,67 @@ def judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> V
         raise BadRecord("label_mismatch", f"cannot be held against the prediction: {error}") from None
 
 
+def judge_label(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
+    """The same for a label that people made. Raises BadRecord also for a map of another shape than the image: what a
+    network gives out may be a square of whatever it saw, but who drew on another image has labelled another image."""
+    _check_shape(kept, label)
+    return judge(kept, label, classes, max_pixels)
+
+
+def check_fit(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> None:
+    """Whether `judge_label` would take the label, for far less than it costs to judge. Raises BadRecord as that does,
+    but for masks that would take too long to compare."""
+    _check_shape(kept, label)
+    try:
+        _, maps = _sides(kept, label, classes, max_pixels)
+    except (ValueError, MemoryError) as error:
+        raise BadRecord("label_mismatch", f"cannot be held against the prediction: {error}") from None
+    if maps is not None:
+        strange = np.setdiff1d(maps.labelled, [*classes.indices, *classes.ignore])
+        if len(strange):
+            told = f"the label has the value {strange[0]}, which is no class of the model and not ignored"
+            raise BadRecord("unknown_class", f"semantic.classes_png: {told}")
+
+
+def _check_shape(kept: KeptMasks, label: Label) -> None:
+    """A map has the image's shape, or the size of the prediction's map; where the image's is not known, it is not
+    smaller than the prediction's and of another shape."""
+    if kept.semantic is None or label.semantic is None:
+        return
+    name = "semantic.classes_png"
+    headers = [read_header(one.classes_png, name) for one in (kept.semantic, label.semantic)]
+    predicted, (height, width) = ((one.height, one.width) for one in headers)
+    if (height, width) == predicted:
+        return
+    size = _map_size(kept)
+    whole = size or predicted
+    # Sides are rounded when an image is made smaller: each may be off by nearly a pixel.
+    alike = abs(height * whole[1] - width * whole[0]) < whole[0] + whole[1]
+    larger = size is None and height >= whole[0] and width >= whole[1]
+    if not alike and not larger:
+        what = "the image" if size else "the prediction's map"
+        raise BadRecord(
+            "label_mismatch", f"{name} is {height} x {width}, {what} {whole[0]} x {whole[1]}: not the same shape"
+        )
+
+
 def _judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Verdict:
+    lists, maps = _sides(kept, label, classes, max_pixels)
+    instances = None if lists is None else _judge_lists(lists, kept, label, classes)
+    semantic = None if maps is None else _judge_maps(maps, kept, classes)
+    panoptic = None if lists is None or maps is None else _judge_both(lists, maps, classes)
+    return Verdict(instances, semantic, panoptic)
+
+
+def _sides(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> tuple[_Lists | None, _Maps | None]:
+    """What both have, checked."""
     both_lists = kept.instances is not None and label.instances is not None
     both_maps = kept.semantic is not None and label.semantic is not None
     if not both_lists and not both_maps:
         raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
     lists = _lists(kept, label, classes, max_pixels) if both_lists else None
-    instances = None if lists is None else _judge_lists(lists, kept, label, classes)
     maps = _maps(kept, label, max_pixels) if both_maps else None
-    semantic = None if maps is None else _judge_maps(maps, kept, classes, max_pixels)
-    panoptic = None if lists is None or maps is None else _judge_both(lists, maps, classes)
-    return Verdict(instances, semantic, panoptic)
+    return lists, maps
 
 
 def _what(record: KeptMasks | Label) -> str:
@@ -108,6 +158,7 @@ def _lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> 
             raise BadRecord(
                 "unknown_class", f"instances[{i}].class {shorten(one.class_name)} is no class of the model's baseline"
             )
+    _check_sizes(kept, label)
     size = image_size(kept, label)
     _check_pixels(size, max_pixels)
     _check_outlines("instances", labelled, size, max_pixels)
@@ -149,7 +200,10 @@ def _judge_both(lists: _Lists, maps: _Maps, classes: Classes) -> PanopticJudgeme
     """Every pixel by its segment; lists and maps have been judged by themselves already, so they fit."""
     table, count = ClassTable.of(classes.indices, classes.ignore), len(classes.names)
     found, told = lists.predicted, lists.labelled
-    things = frozenset({*found.kinds.tolist(), *told.kinds.tolist()})
+    position = classes.position
+    things = frozenset(
+        {*found.kinds.tolist(), *told.kinds.tolist(), *(position[name] for name in classes.things or ())}
+    )
     return judge_panoptic(
         segments_of(table.predicted[maps.predicted], found, things, count, lists.size),
         segments_of(table.labelled[maps.labelled], told, things, count, lists.size),
@@ -176,6 +230,17 @@ def _check_outlines(
     found = first_fault([one.mask for one in instances], *size, max_pixels) if instances else None
     if found is not None:
         raise BadRecord("label_mismatch", f"{what}[{found[0]}].mask: {found[1]}")
+
+
+def _check_sizes(kept: KeptMasks, label: Label) -> None:
+    """All RLE masks of a record have one size, so the first tells; what polygons alone are drawn on the label says."""
+    size = _rle_size(kept.instances) or _map_size(kept)
+    own = _rle_size(label.instances)
+    for what, told in (("instances[].mask", own), ("image_size", None if own else label.image_size)):
+        if size is not None and told is not None and tuple(told) != size:
+            raise BadRecord(
+                "label_mismatch", f"{what} is {told[0]} x {told[1]}, the prediction's image {size[0]} x {size[1]}"
+            )
 
 
 def image_size(kept: KeptMasks, label: Label) -> Size:
@@ -225,20 +290,25 @@ def _maps(kept: KeptMasks, label: Label, max_pixels: int) -> _Maps:
     assert kept.semantic is not None
     assert label.semantic is not None
     predicted, confidence = decode_semantic(kept.semantic, max_pixels)
-    return _Maps(predicted, confidence, decode_semantic(label.semantic, max_pixels)[0])
-
-
-def _judge_maps(maps: _Maps, kept: KeptMasks, classes: Classes, max_pixels: int) -> SemanticJudgement:
-    predicted, labelled = maps.predicted, maps.labelled
-    size = (kept.height, kept.width) if kept.height and kept.width else None
+    labelled = decode_semantic(label.semantic, max_pixels)[0]
+    size = _map_size(kept)
     _check_pixels(size or common_size(predicted, labelled), max_pixels)
     if size is not None and (labelled.shape[0] > size[0] or labelled.shape[1] > size[1]):
         raise BadRecord(
             "label_mismatch",
             f"semantic.classes_png is {labelled.shape[0]} x {labelled.shape[1]}, the image {size[0]} x {size[1]}",
         )
+    return _Maps(predicted, confidence, labelled)
+
+
+def _map_size(kept: KeptMasks) -> Size | None:
+    """The image's, where it is known."""
+    return (kept.height, kept.width) if kept.height and kept.width else None
+
+
+def _judge_maps(maps: _Maps, kept: KeptMasks, classes: Classes) -> SemanticJudgement:
     table = ClassTable.of(classes.indices, classes.ignore)
     try:
-        return judge_semantic(predicted, labelled, table, maps.confidence, size)
+        return judge_semantic(maps.predicted, maps.labelled, table, maps.confidence, _map_size(kept))
     except ValueError as error:
         raise BadRecord("unknown_class", f"semantic.classes_png: {error}") from None

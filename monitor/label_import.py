@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -18,6 +20,7 @@ from monitor.classes import Classes
 from monitor.drift import Baselines
 from monitor.errors import BadRecord, InputError, StoreError
 from monitor.evaluate import Evaluator
+from monitor.label_fit import LabelFit
 from monitor.label_rows import label_row
 from monitor.label_spool import LabelSpool
 from monitor.labels.formats import FORMATS, detect_format, read_labels
@@ -31,6 +34,7 @@ from monitor.sources.files import FileSource
 from monitor.sources.protocol import Partition, RawRecord
 from monitor.store.baselines import newest_by_model
 from monitor.store.store import Store
+from monitor.store.values import LabelKey
 from monitor.tallies import LABELS, TallyKey
 
 AT_ONCE = 500
@@ -62,21 +66,42 @@ class ImportRequest:
     """For the audit log; "" writes no line."""
 
 
-def import_file(store: Store, settings: Settings, request: ImportRequest) -> tuple[Counter[str], tuple[int, int, int]]:
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of an export's labels, and of those that waited for their records."""
+
+    outcomes: Counter[str]
+    judged: int
+    """Records."""
+    unjoinable: int
+    """Labels that came too late."""
+    uncorrectable: int
+    """Corrections, of labels that were judged in time, that did."""
+    refused: Counter[str]
+    """By reason: labels that fit no record of their input, as it was seen when they were judged; dead letters."""
+
+
+def import_file(
+    store: Store,
+    settings: Settings,
+    request: ImportRequest,
+    on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
+) -> Imported:
     """Read, check and store an export, then judge.
 
-    Returns outcomes of the labels, and how many records were judged, how many labels came too late for that, and how
-    many corrections of labels that were judged in time.
-
-    Raises InputError that names the file, the entry and the reason; nothing of the export is stored then.
+    Raises InputError that names the file, the entry and the reason; nothing of the export is stored then. A label that
+    does not fit the prediction that is there already is such an entry.
     """
     baselines = Baselines(store)
     name, classes = classes_of(store, lambda identity: baselines.of(identity).classes, request.model)
     limits = Limits.from_settings(settings)
+    fit = LabelFit(store, limits, name)
+    unchecked: LabelFit | None = fit
     records: Iterable[bytes]
     known = {model for model, _ in store.active_baselines()}
     if request.format == LINES[0] or (request.format == "auto" and request.path.name.endswith(LINES[1])):
-        records = _lines(request.path, classes, known, limits)
+        records = _lines(request.path, classes, known, limits, fit)
+        unchecked = None  # they are checked line by line
     else:
         form = detect_format(request.path) if request.format == "auto" else request.format
         found = read_labels(
@@ -98,45 +123,84 @@ def import_file(store: Store, settings: Settings, request: ImportRequest) -> tup
         if form in FORMATS and FORMATS[form].asked:
             found = only_known(request.path, found, store.exports.known)
         records = (msgspec.json.encode(record) for record in found)
-    outcomes = import_labels(store, request.path, records, limits, name, request.who)
-    with closing(Evaluator(store, settings)) as evaluator:
+    outcomes = import_labels(store, request.path, records, limits, name, request.who, unchecked)
+    with closing(Evaluator(store, settings, on_bad=on_bad)) as evaluator:
         evaluator.settle()
-        return outcomes, evaluator.judged
+        return Imported(outcomes, *evaluator.judged, evaluator.refused)
 
 
-def _lines(path: Path, classes: Classes, models: set[str], limits: Limits) -> Iterator[bytes]:
+def _lines(path: Path, classes: Classes, models: set[str], limits: Limits, fit: LabelFit) -> Iterator[bytes]:
     """Label records of a file of JSON Lines as they stand there, each checked."""
-    known = classes.position
+    twins = _Twins(path)
     with closing(FileSource([path], limits.max_value_bytes)) as source:
         while not source.exhausted:
             raws = source.poll(0.0, AT_ONCE).records
-            for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+            labels = []
+            for raw, found in zip(raws, decode_chunk(raws, limits, _now_us()), strict=True):
                 if not isinstance(found, Label):
                     why = found if isinstance(found, BadRecord) else "a prediction, not a label"
                     raise InputError(f"{path}: line {raw.offset}: {why}")
-                if found.model is not None and found.model.name not in models:
-                    name = shorten(found.model.name)
-                    raise InputError(f"{path}: line {raw.offset}: no active baseline has the model name {name}")
-                for i, one in enumerate(found.instances or ()):
-                    if one.class_name not in known:
-                        raise InputError(
-                            f"{path}: line {raw.offset}: instances[{i}].class {shorten(one.class_name)}"
-                            " is no class of the model's baseline"
-                        )
-                yield raw.value or b""
+                _check_names(f"{path}: line {raw.offset}", found, classes, models)
+                twins.check(raw, found)
+                labels.append((f"line {raw.offset}", found))
+            fit.check(path, labels)
+            yield from (raw.value or b"" for raw in raws)
+
+
+def _check_names(entry: str, label: Label, classes: Classes, models: set[str]) -> None:
+    if label.model is not None and label.model.name not in models:
+        raise InputError(f"{entry}: no active baseline has the model name {shorten(label.model.name)}")
+    known = classes.position
+    for i, one in enumerate(label.instances or ()):
+        if one.class_name not in known:
+            name = shorten(one.class_name)
+            raise InputError(f"{entry}: instances[{i}].class {name} is no class of the model's baseline")
+
+
+class _Twins:
+    """Label records of one file that name the same annotation: equal ones are repeats, others contradict each other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: dict[tuple[LabelKey, int], tuple[int, bytes]] = {}
+        """Line and digest of the first of each."""
+
+    def check(self, raw: RawRecord, label: Label) -> None:
+        """Raises InputError that names both lines."""
+        content = msgspec.json.encode(msgspec.json.decode(raw.value or b""), order="sorted")
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        key = label_row(raw, label).key, label.annotation_version
+        line, first = self._seen.setdefault(key, (raw.offset, digest))
+        if first != digest:
+            raise InputError(
+                f"{self._path}: line {raw.offset}: input_id {shorten(label.input_id)}: another label by"
+                f" {shorten(label.annotator)} of annotation_version {label.annotation_version} than in line {line}"
+            )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def import_labels(
-    store: Store, path: Path, records: Iterable[bytes], limits: Limits, model: str, who: str = ""
+    store: Store,
+    path: Path,
+    records: Iterable[bytes],
+    limits: Limits,
+    model: str,
+    who: str = "",
+    fit: LabelFit | None = None,
 ) -> Counter[str]:
     """Store label records in one transaction; what became of them, by outcome.
+
+    ``fit``: checks them first against the predictions that are there; None stores them whether they fit or not.
 
     All are read before any is stored, and stored in the order of their keys: in that of the file, a long transaction
     and a worker that reads labels of the same inputs would wait for each other.
     """
     with TemporaryFile() as file:
         spool = LabelSpool(file)
-        _read_into(spool, path, records, limits)
+        _read_into(spool, path, records, limits, fit)
         attempt = 1
         while True:
             try:
@@ -152,20 +216,22 @@ def import_labels(
                 attempt += 1
 
 
-def _read_into(spool: LabelSpool, path: Path, records: Iterable[bytes], limits: Limits) -> None:
+def _read_into(spool: LabelSpool, path: Path, records: Iterable[bytes], limits: Limits, fit: LabelFit | None) -> None:
     name = str(path).encode("utf-8", "backslashreplace").decode()
     partition = Partition(CLUSTER, name, name, 0)
     waiting = iter(records)
-    offset = 0
+    offset = 1  # as lines of files are counted
     while some := list(islice(waiting, AT_ONCE)):
         raws = [RawRecord(partition, offset + i, value, None, (), None) for i, value in enumerate(some)]
         offset += len(raws)
-        rows = []
-        for raw, found in zip(raws, decode_chunk(raws, limits), strict=True):
+        labels = []
+        for raw, found in zip(raws, decode_chunk(raws, limits, _now_us()), strict=True):
             if isinstance(found, BadRecord) or not isinstance(found, Label):
-                raise InputError(f"{path}: label {raw.offset + 1}: {found}")  # the formats' checks are stricter
-            rows.append(label_row(raw, found))
-        spool.add(rows)
+                raise InputError(f"{path}: label {raw.offset}: {found}")  # the formats' checks are stricter
+            labels.append((raw, found))
+        if fit is not None:
+            fit.check(path, [(f"label {raw.offset}", label) for raw, label in labels])
+        spool.add([label_row(raw, label) for raw, label in labels])
 
 
 def classes_of(store: Store, load: Callable[[str], Classes], model: str | None) -> tuple[str, Classes]:

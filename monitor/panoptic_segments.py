@@ -1,8 +1,8 @@
 """Lists and maps of one record as segments that share no pixel, for panoptic quality.
 
-A class that either list names is one of things: its segments are the instances, the surest on top. Any other class is
-one of stuff: all its pixels of the map that no instance covers are one segment. Pixels of a thing's class on which no
-instance lies belong to nothing.
+A class that the model's classes call one of things, or that either list names, is one: its segments are the instances,
+the surest on top. Any other class is one of stuff: all its pixels of the map that no instance covers are one segment.
+Pixels of a thing's class on which no instance lies belong to nothing.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ def quality_windows(
                     reference,
                     drift,
                     sums,
+                    None if sums is None else store.sampling_range(model, own, window.start_us, window.end_us),
                 )
             )
     return found

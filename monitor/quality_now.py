@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from monitor.classes import Classes
 from monitor.drift import Baselines
 from monitor.quality import quality_windows
 from monitor.reference import Reference
@@ -37,8 +38,13 @@ class VersionFacts:
 
     def classes(self, version: str) -> tuple[str, ...]:
         """Names; a version without a baseline has those of the newest one."""
+        ontology = self.ontology(version)
+        return ontology.names if ontology else ()
+
+    def ontology(self, version: str) -> Classes | None:
+        """The same with what they mean in a map."""
         identity = self._active.get(version, self._newest)
-        return self._baselines.of(identity).classes.names if identity else ()
+        return self._baselines.of(identity).classes if identity else None
 
     def reference(self, version: str) -> Reference | None:
         """Quality on the records of the version's own baseline."""

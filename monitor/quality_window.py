@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.harm import Harm
-from detectors.quality.assisted import Expectation, assisted
-from detectors.quality.contrast import Contrast, dropped
+from detectors.quality.assisted import assisted, assisted_units
+from detectors.quality.contrast import dropped
 from detectors.quality.expected import ExpectedSums
 from detectors.quality.labelfree import labelfree
+from detectors.quality.mean import correlations, mean_over
 from detectors.quality.planning import widest
-from detectors.quality.ratio import Estimate, RatioSample
-from detectors.quality.spotcheck import spotcheck
+from detectors.quality.ratio import Estimate, Estimator, RatioSample
+from detectors.quality.spotcheck import design, spotcheck
+from monitor.drop_cause import drop_causes
 from monitor.expectations import cross_fitted, found_per_record
 from monitor.quality_details import calibration, confusion
 from monitor.quality_evidence import Evidence, Sums
@@ -25,32 +26,15 @@ from monitor.reference import SPLIT, Reference
 from monitor.windows import Window, to_text
 
 Population = Literal["window", "process"]
-UNBOUNDED = frozenset({"false_positives_per_image", "count_error", "count_bias", "merge_rate", "overlap"})
+SIGNED = frozenset({"count_bias"})
+"""Metrics that may be below 0, though not below -1."""
+UNBOUNDED = frozenset({"false_positives_per_image", "count_error"}) | SIGNED
 """Metrics that may lie outside 0..1, or whose numerator may be above its denominator in one record."""
 MEAN = {"iou": "mean_iou", "dice": "mean_dice"}
 """Metric to the name of its mean over classes."""
 COLLAPSED = 0.25
 """Share of a class's pixels on the baseline's records that must still be found for confidence alone to be believed."""
-SPARED = 0.05
-"""IoU that an annotator's labels can at most have lost, with 97.5 % confidence, for a drop to be called the others'."""
 NO_LABELS = RatioSample.uniform([], [])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _LinearMean:
-    """A mean over C' classes as a mean over n records, each with a value of
-
-    ``mean of points + scale x mean over classes of (I - point U) / total``.
-    """
-
-    sample: RatioSample
-    columns: Sequence[int]
-    """(C',) of the classes."""
-    points: NDArray[np.float64]
-    """(C',) their ratios."""
-    totals: NDArray[np.float64]
-    """(C',) their weighted denominators."""
-    scale: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +57,8 @@ class QualityWindow:
     """The worst verdict of drift on the window; None without an alarm."""
     sums: ExpectedSums | None = None
     """How sure the model was of all the window's records; None where it is not known of some."""
+    sampled: tuple[float, float] | None = None
+    """The lowest and the highest ``sampling_probability`` of its records; None where that was not looked up."""
 
     def to_json(self) -> dict[str, Any]:
         """As in the contract, under ``windows`` of ``segwatch quality --json``."""
@@ -90,9 +76,9 @@ class QualityWindow:
             "assumed_uniform": evidence.assumed,
             "population": self.population,
             "drift_harm": self.drift,
-            **self._causes(),
+            **drop_causes(self.evidence, self.reference, self.records if self.population == "window" else None),
             "classes": [one for name in self._names() for one in self._entries(name)]
-            + precision(self.evidence, self.metrics),
+            + [entry(*one) for one in precision(self.evidence, self.metrics, self._size(len(self.evidence.inputs)))],
             **self._details(),
         }
 
@@ -102,43 +88,17 @@ class QualityWindow:
             return {}
         return {"confusion": confusion(self.evidence), "calibration": calibration(self.evidence)}
 
-    def _causes(self) -> dict[str, Any]:
-        """By whom the labels are, and whether a drop since the baseline shows in everybody's or in some's only."""
-        told: list[dict[str, Any]] = []
-        contrasts: list[Contrast] = []
-        reference = self.reference.overall if self.reference else None
-        for name, sample in self._by_annotator().items():
-            estimate = spotcheck(sample, self._size(len(sample)))
-            told.append({"annotator": name, **_brief(estimate)})
-            if reference is not None and reference.point is not None:
-                contrasts.append(dropped(sample, reference.estimate(), self._size(len(sample))))
-        cause = None
-        if any(one.found for one in contrasts):
-            # Somebody whose labels of the same records can have lost next to nothing speaks against the others.
-            spared = any(one.upper is not None and one.upper <= SPARED for one in contrasts)
-            cause = "annotators" if spared else "model"
-        return {"annotators": told, "drop_cause": cause}
+    def plan(self, price: float, presence: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+        """Labels that would halve each class's interval of IoU, or give it a first number; the widest first.
 
-    def _by_annotator(self) -> dict[str, RatioSample]:
-        """All classes together, by who made the labels."""
-        evidence = self.evidence
-        rows = np.array([row for row, *_ in evidence.maps or evidence.instances], np.int64)
-        sides = evidence.pooled_pixels()
-        names = np.array(evidence.annotators)
-        found: dict[str, RatioSample] = {}
-        for name in sorted(set(evidence.annotators)):
-            own = names == name
-            found[name] = evidence.sample(rows[own], *(side[own] for side in sides))
-        return found
-
-    def plan(self, price: float) -> list[dict[str, Any]]:
-        """Labels that would halve each class's interval of IoU, or give it a first number; the widest first."""
+        ``presence``: in what share of the records the model finds each class, for those without a label.
+        """
         sums = self.evidence.metrics.get("iou")
         if sums is None:
             samples = dict.fromkeys(self.classes, NO_LABELS)
         else:
             samples = {name: self.evidence.column(sums, column) for column, name in enumerate(self.evidence.classes)}
-        population = None if sums is None else self._size(len(sums.rows))
+        population = self._size(0 if sums is None else len(sums.rows))
         return [
             {
                 "class": one.name,
@@ -149,7 +109,7 @@ class QualityWindow:
                 "with_class": one.with_class,
                 "cost": one.cost,
             }
-            for one in widest(samples, population, price)
+            for one in widest(samples, population, price, presence=presence)
         ]
 
     def _names(self) -> list[str]:
@@ -162,8 +122,7 @@ class QualityWindow:
             nothing = spotcheck(NO_LABELS, None)
             found = [entry(name, metric, nothing) for name in self.classes]
             return found + self._labelfree({}, None) if metric == "iou" else found
-        bounded = metric not in UNBOUNDED
-        estimates = [self._estimate(sums, column, bounded) for column in range(sums.numerator.shape[1])]
+        estimates = [self._estimate(metric, sums, column) for column in range(sums.numerator.shape[1])]
         if len(estimates) != len(self.evidence.classes):  # over all classes at once
             return [entry(None, metric, estimates[0])]
         found = [entry(name, metric, estimate) for name, estimate in zip(self.evidence.classes, estimates, strict=True)]
@@ -219,12 +178,20 @@ class QualityWindow:
         names = self.reference.evidence.classes
         if fitted is None or len(names) != self.sums.classes:
             return []
+        unweighed = self._unweighed()
+        if unweighed:
+            return [entry(name, "iou", _withdrawn(unweighed)) for name in names] + [
+                entry(None, MEAN["iou"], _withdrawn(unweighed))
+            ]
         calibrated, errors = fitted
         numerator, denominator = calibrated.of(self.sums)
         before, now = self.reference.found_per_record, found_per_record(self.sums)
         found: dict[str, Estimate] = {}
         for column, name in enumerate(names):
             if denominator[column] <= 0:
+                known = self.reference.of(name)
+                if known is not None and known.labels:
+                    found[name] = _withdrawn("the model finds nothing of the class, which the baseline's records have")
                 continue
             found[name] = labelfree(
                 float(numerator[column]),
@@ -240,96 +207,76 @@ class QualityWindow:
                 if share < COLLAPSED:
                     # What is no longer found leaves no confidence behind to tell of it.
                     reason = f"the model finds {share:.0%} of what it found of the class on the baseline's records"
-                    found[name] = replace(
-                        found[name], point=None, lower=None, upper=None, status="withdrawn", reason=reason
-                    )
+                    found[name] = _withdrawn(reason)
         told = [entry(name, "iou", estimate) for name, estimate in found.items()]
         return [*told, entry(None, MEAN["iou"], _mean_labelfree(found, mean))] if found else []
 
     def _assisted(self, sums: Sums, estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
         """The same with the help of what the model expects of the records without a label."""
         population = self._size(len(sums.rows))
+        unweighed = self._unweighed()
+        if self.sums is not None and unweighed:
+            known = [name for name, one in zip(self.evidence.classes, estimates, strict=True) if one.point is not None]
+            withdrawn = _withdrawn(unweighed, "assisted")
+            return [entry(name, "iou", withdrawn) for name in known] + [entry(None, MEAN["iou"], withdrawn)]
         fitted = None
         if self.sums is not None and self.records:
             fitted = cross_fitted(self.evidence, self.sums, self.records)
         if fitted is None or not np.array_equal(fitted.rows, sums.rows):
             return []
-        found = []
+        found, means, units = [], [], []
         for column, name in enumerate(self.evidence.classes):
             if estimates[column].point is None:
                 continue  # help corrects a number, it does not make one
             sample = self.evidence.column(sums, column)
-            helped = assisted(
-                sample, fitted.expectation(column), population or self.records, process=population is None
-            )
+            given = sample, fitted.expectation(column), population or self.records
+            helped = assisted(*given, process=population is None)
             found.append(entry(name, "iou", helped))
-        linear = self._linear_mean(sums, estimates)
-        if linear is not None:
-            guessed = [fitted.expectation(column) for column in linear.columns]
-            parts = [
-                each.numerator - point * each.denominator for each, point in zip(guessed, linear.points, strict=True)
-            ]
-            mean = Expectation(
-                linear.scale * (np.stack(parts, axis=1) / linear.totals).mean(1), np.zeros(len(sums.rows)), 0.0, 0.0
-            )
-            helped = assisted(
-                linear.sample, mean, population or self.records, process=population is None, bounded=False
-            )
-            found.append(entry(None, MEAN["iou"], _clipped(helped)))
+            means.append(helped)
+            units.append(assisted_units(*given, process=population is None))
+        if len(means) == len(self._seen(sums)) > 0:
+            found.append(entry(None, MEAN["iou"], mean_over(means, correlations(units))))
         return found
+
+    def _unweighed(self) -> str:
+        """Why the sums of all records' confidence do not stand for the traffic; "" where they do."""
+        told = [*(self.sampled or ()), *self.evidence.sampling.tolist()]
+        least, most = min(told, default=1.0), max(told, default=1.0)
+        if least == most:
+            return ""
+        return (
+            f"records were sampled with probabilities from {least:g} to {most:g},"
+            " and what is kept of all records' confidence is not weighed by them"
+        )
 
     def _size(self, labelled: int) -> int | None:
         return max(self.records, labelled) if self.population == "window" else None
 
-    def _estimate(self, sums: Sums, column: int, bounded: bool) -> Estimate:
+    def _estimate(self, metric: str, sums: Sums, column: int) -> Estimate:
         sample = self.evidence.column(sums, column)
-        return spotcheck(sample, self._size(len(sample)), bounded=bounded)
+        bounded, signed = metric not in UNBOUNDED, metric in SIGNED
+        return spotcheck(sample, self._size(len(sample)), bounded=bounded, signed=signed)
 
     def _mean(self, sums: Sums, estimates: Sequence[Estimate]) -> Estimate:
-        """The mean over the classes that have a value."""
-        linear = self._linear_mean(sums, estimates)
-        if linear is None:
+        """The mean over the classes that were seen."""
+        seen = self._seen(sums)
+        if not seen:
             return spotcheck(NO_LABELS, None)
-        return _clipped(spotcheck(linear.sample, self._size(len(linear.sample)), bounded=False))
+        samples = [self.evidence.column(sums, column) for column in seen]
+        units = [design(one, one.numerator, one.denominator, self._size(len(one))) for one in samples]
+        return mean_over([estimates[column] for column in seen], correlations(units))
 
-    def _linear_mean(self, sums: Sums, estimates: Sequence[Estimate]) -> _LinearMean | None:
-        """The mean over classes by its influence: 1 record's part in each class's ratio. None without a mean."""
-        evidence, rows = self.evidence, sums.rows
-        weights, sampled = 1 / evidence.probability[rows], evidence.seen(rows)
-        seen = [column for column, one in enumerate(estimates) if one.labels and sums.denominator[:, column].any()]
-        known = [column for column in seen if estimates[column].point is not None]
-        if not known or len(known) < len(seen):
-            # A mean that leaves out the classes of which too little is known would flatter.
-            return None
-        points = np.array([estimates[column].point for column in known], np.float64)
-        numerator = sums.numerator[:, known] * sampled[:, None]
-        denominator = sums.denominator[:, known] * sampled[:, None]
-        total = weights @ denominator
-        influence = ((numerator - points * denominator) / total).mean(axis=1)
-        scale = float(weights.sum())
-        value = float(points.mean()) + scale * influence
-        sample = RatioSample.of(value, np.ones(len(value)), weights, evidence.clusters[rows])
-        return _LinearMean(sample, known, points, total, scale)
+    def _seen(self, sums: Sums) -> list[int]:
+        """Columns of the classes that are in any labelled record, or found in one."""
+        return np.flatnonzero(sums.denominator.any(axis=0)).tolist()
 
 
 def _times(times_us: tuple[int, int] | None) -> list[str] | None:
     return None if times_us is None else [to_text(time_us) for time_us in times_us]
 
 
-def _brief(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "point": estimate.point,
-        "lower": estimate.lower,
-        "upper": estimate.upper,
-        "labels": estimate.labels,
-        "status": estimate.status.replace(" ", "_"),
-    }
-
-
-def _clipped(estimate: Estimate) -> Estimate:
-    if estimate.lower is None or estimate.upper is None:
-        return estimate
-    return replace(estimate, lower=max(0.0, estimate.lower), upper=min(1.0, estimate.upper))
+def _withdrawn(reason: str, estimator: Estimator = "labelfree") -> Estimate:
+    return Estimate(None, None, None, 0, 0.0, 0, "withdrawn", 0, estimator, 1.0, "window", reason=reason)
 
 
 def _mean_labelfree(found: Mapping[str, Estimate], spot: Estimate | None) -> Estimate:
@@ -348,7 +295,7 @@ def _mean_labelfree(found: Mapping[str, Estimate], spot: Estimate | None) -> Est
     if spot is None or spot.lower is None or spot.upper is None or (spot.lower <= upper and lower <= spot.upper):
         return mean
     reason = f"spot checks say {spot.lower:.3f} to {spot.upper:.3f}, confidence alone {lower:.3f} to {upper:.3f}"
-    return replace(mean, point=None, lower=None, upper=None, status="withdrawn", reason=reason)
+    return _withdrawn(reason)
 
 
 def entry(class_name: str | None, metric: str, estimate: Estimate) -> dict[str, Any]:

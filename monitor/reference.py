@@ -26,7 +26,7 @@ from monitor.expectations import (
     in_folds,
 )
 from monitor.judgements import Judged, JudgedLabel, to_payload
-from monitor.judging import judge
+from monitor.judging import judge_label
 from monitor.kept_masks import kept
 from monitor.pane_state import merged_expected
 from monitor.quality_evidence import Evidence, Sums, evidence_of
@@ -180,7 +180,7 @@ def make_reference(
         judged = []
         for raw, label in labels.get(input_id, ()):
             try:
-                verdict = judge(masks, label, classes, max_pixels)
+                verdict = judge_label(masks, label, classes, max_pixels)
             except BadRecord as bad:
                 on_bad(raw, bad)
                 continue

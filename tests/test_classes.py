@@ -65,3 +65,14 @@ def test_without_a_file_the_names_that_instances_carry_are_the_classes() -> None
     both = Classes.observed(["car", "0"], [0, 4])
     assert both.names == ("0", "4", "car")
     assert both.position_of_index == {0: 0, 4: 1, 5: 2}
+
+
+def test_things_are_read_kept_and_else_those_that_lists_have_named(tmp_path: Path) -> None:
+    told = read_classes(write(tmp_path, "names: [road, car, bus]\nthings: [car]"))
+    assert told.things == ("car",) and told.with_things(["bus"]) == told
+    assert Classes.from_dict(told.to_dict()) == told
+    silent = read_classes(write(tmp_path, "names: [road, car, bus]"))
+    assert silent.things is None and "things" not in silent.to_dict()
+    assert silent.with_things(["car", "tram"]).things == ("car",)
+    with pytest.raises(InputError, match="things: 'tram' is none of the class names"):
+        read_classes(write(tmp_path, "names: [road, car]\nthings: [tram]"))

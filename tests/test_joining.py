@@ -15,7 +15,7 @@ import pytest
 from monitor.classes import Classes
 from monitor.evaluate import Evaluator
 from monitor.judgements import Judged, from_payload
-from monitor.offline import make_baseline
+from monitor.offline import make_baseline, replay
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.tallies import (
@@ -246,6 +246,80 @@ class TestForms:
         assert judgement.intersection.tolist()[:2] == [16, 32]
         assert judgement.union.tolist()[:2] == [32, 48]
         assert tallies(store, SPOTCHECK_INSTANCES) == {("bus", 0): 1, ("car", 0): 1}
+
+
+class TestSizes:
+    """A label of another image than the prediction's is refused, not stretched until it fits."""
+
+    @staticmethod
+    def with_map(record: dict[str, Any], *size: int) -> dict[str, Any]:
+        found = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
+        return {**record, "instances": None, "semantic": {"classes_png": base64.b64encode(found).decode()}}
+
+    @pytest.mark.parametrize(
+        ("predicted", "labelled", "problem"),
+        [
+            ((96, 128), (64, 96), "label_mismatch"),
+            ((96, 128), (48, 64), ""),
+            ((96, 128), (33, 43), ""),  # a third, rounded up
+            ((96, 128), (128, 96), "label_mismatch"),
+            ((64, 64), (96, 128), ""),  # a network's square of an image whose size nobody has told
+            ((64, 64), (64, 64), ""),
+        ],
+    )
+    def test_a_map_has_the_shape_of_what_the_model_saw(
+        self, store: Store, settings: Settings, predicted: tuple[int, int], labelled: tuple[int, int], problem: str
+    ) -> None:
+        record = self.with_map(seen(1, EVENT_US), *predicted)
+        put(store, settings, record, self.with_map(label(1, after(EVENT_US)), *labelled))
+        assert [one.problem for one in judged(store)[0].labels] == [problem]
+
+    def test_a_map_of_a_part_of_the_known_image_is_refused_and_one_like_the_predictions_is_not(
+        self, store: Store, settings: Settings
+    ) -> None:
+        add_baseline(store, "yard")
+        record = self.with_map(image_record(1, EVENT_US), 32, 32)
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(record["image"]["data"]), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None and image.shape[0] != image.shape[1]  # the network's square is not the image's shape
+        told = {**label(1, after(EVENT_US)), "input_id": record["input_id"]}
+        square_label = self.with_map(told, 32, 32)
+        other = self.with_map({**told, "annotator": "bob"}, 16, 16)
+        put(store, settings, record, square_label, other)
+        (one,) = [from_payload(row.payload) for row in store.judged("yard")]
+        assert [(label.annotator, label.problem) for label in one.labels] == [("ann", ""), ("bob", "label_mismatch")]
+
+    def test_masks_of_another_size_than_the_known_image_are_refused_where_nothing_was_found(
+        self, store: Store, settings: Settings
+    ) -> None:
+        add_baseline(store, "yard")
+        record = {**image_record(1, EVENT_US), "instances": []}
+        told = {**label(1, after(EVENT_US), ("dog", square(0))), "input_id": record["input_id"]}
+        put(store, settings, record, told)
+        assert [one.problem for one in from_payload(store.judged("yard")[0].payload).labels] == ["label_mismatch"]
+
+    def test_a_replay_counts_the_labels_that_fit_nothing(
+        self, store: Store, settings: Settings, tmp_path: Path
+    ) -> None:
+        small = {"size": [10, 12], "counts": [0, 120]}
+        records = [
+            *(seen(i, EVENT_US, CAR) for i in range(4)),
+            label(0, after(EVENT_US), ("car", square(5))),
+            label(1, after(EVENT_US), ("car", small)),
+            label(2, after(EVENT_US), ("tram", square(5))),
+        ]
+        file = tmp_path / "records.jsonl"
+        file.write_bytes(b"".join(encode(one) + b"\n" for one in records))
+        named: list[tuple[int, str]] = []
+        counts, _ = replay(
+            settings,
+            [file],
+            store=store,
+            embedders=embedders(),
+            on_bad=lambda raw, bad: named.append((raw.offset, bad.reason)),
+        )
+        assert (counts.read, counts.outcomes["ok"], counts.outcomes["dead_letter"]) == (7, 4, 2)
+        assert counts.reasons == {"label_mismatch": 1, "unknown_class": 1}
+        assert sorted(named) == [(6, "label_mismatch"), (7, "unknown_class")]
 
 
 class TestHostile:

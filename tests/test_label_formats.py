@@ -700,7 +700,9 @@ class TestPngFolder:
         path = self.folder(tmp_path, data)
         with pytest.raises(InputError) as caught:
             read(path, classes=CLASSES)
-        assert str(caught.value).startswith(f"{path}: 'z.png': ") and message in str(caught.value)
+        said = str(caught.value)
+        assert said.startswith(f"{path}: 'z.png': ") and message in said
+        assert said.count("z.png") == 1 and ": it: " not in said
 
     def test_a_file_above_the_limit_of_bytes_is_not_read(self, tmp_path: Path) -> None:
         path = self.folder(tmp_path, b"x" * 5000)

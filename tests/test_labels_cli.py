@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from monitor import label_spool
+from monitor import label_import, label_spool
 from monitor.cli import cli
 from monitor.errors import InputError
 from monitor.label_spool import LabelSpool
+from monitor.masks import encode_rle
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.store.values import LabelRow
-from monitor.windows import to_text
+from monitor.windows import SECOND_US, to_text
 from tests.embedded import HOUR_US, NOW_US, add_baseline, encode, feed, open_store, settings_of
 from tests.made_labels import after, label, seen, square
 
@@ -130,6 +131,22 @@ class TestImport:
         done = segwatch(filled, "labels", "import", str(file), "--label-time", late, "--json")
         assert (json.loads(done.stdout)["judged"], json.loads(done.stdout)["unjoinable"]) == (0, 20)
 
+    def test_what_it_causes_to_be_asked_for_goes_out_with_it(self, filled: Settings, tmp_path: Path) -> None:
+        rules = {"retrain_after_labels": 20, "retrain_min_labels": 1}
+        settings = settings_of(Path(filled.data_dir), quality={"keep_masks_days": 36_500}, actions=rules)
+        file = tmp_path / "export.json"
+        file.write_text(json.dumps(coco(4)))
+        actions = Path(settings.data_dir) / "actions.jsonl"
+        actions.mkdir()  # nothing can be written there
+        done = segwatch(settings, "labels", "import", str(file), *AT)
+        assert (done.exit_code, done.stdout[:9]) == (0, "20 labels")
+        assert "actions wait in the store for segwatch run" in done.stderr
+        actions.rmdir()
+        again = segwatch(settings, "labels", "import", str(file), *AT)
+        assert again.exit_code == 0 and "wait in the store" not in again.stderr
+        asked = [json.loads(line)["type"] for line in actions.read_text().splitlines()]
+        assert asked.count("segwatch.retrain_requested.v1") == 1
+
     def test_a_bad_line_among_label_records_is_named_and_nothing_is_imported(
         self, filled: Settings, tmp_path: Path
     ) -> None:
@@ -139,6 +156,77 @@ class TestImport:
         done = segwatch(filled, "labels", "import", str(lines))
         assert "labels.jsonl: line 4" in str(done.exception)
         assert iou(filled) is None
+
+    @pytest.mark.parametrize("form", ["lines", "coco"])
+    def test_a_label_of_another_size_than_its_prediction_is_named_and_nothing_is_imported(
+        self, filled: Settings, tmp_path: Path, form: str
+    ) -> None:
+        small = encode_rle(np.ones((10, 12), np.bool_))
+        if form == "lines":
+            file, entry = tmp_path / "labels.jsonl", "line 8"
+            records = [label(i, after(START_US), ("car", small if i == 7 else square(14))) for i in range(20)]
+            file.write_bytes(b"".join(encode(one) + b"\n" for one in records))
+        else:
+            file, entry = tmp_path / "export.json", "label 8"
+            export = coco(4)
+            export["images"][7] |= {"height": 10, "width": 12}
+            export["annotations"][7]["segmentation"] = small
+            file.write_text(json.dumps(export))
+        done = segwatch(filled, "labels", "import", str(file), *AT)
+        assert isinstance(done.exception, InputError)
+        told = str(done.exception)
+        assert f"{file.name}: {entry}: input_id 'input-000007': label_mismatch" in told
+        assert "10 x 12" in told and "40 x 40" in told
+        assert iou(filled) is None
+        with Store.open(filled, write=False) as store:
+            assert store.labels_of([f"input-{i:06d}" for i in range(20)]) == {}
+
+    def test_a_label_whose_prediction_comes_later_is_counted_when_it_turns_out_not_to_fit(
+        self, filled: Settings, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "labels.jsonl"
+        small = encode_rle(np.ones((10, 12), np.bool_))
+        file.write_bytes(encode(label(30, after(START_US), ("car", small))) + b"\n")
+        first = json.loads(segwatch(filled, "labels", "import", str(file), "--json").stdout)
+        assert (first["outcomes"]["accepted"], first["refused"]) == (1, 0)
+        with Store.open(filled, write=True) as store:
+            feed(store, filled, [encode(seen(30, START_US, ("car", 0.9, square(10))))], topic_id="later")
+        file.write_bytes(encode(label(1, after(START_US), ("car", square(14)))) + b"\n")
+        second = segwatch(filled, "labels", "import", str(file), "--json")
+        assert (json.loads(second.stdout)["judged"], json.loads(second.stdout)["refused"]) == (1, 1)
+        assert "labels.jsonl:1: label_mismatch" in second.stderr
+
+    @pytest.mark.parametrize("form", ["lines", "coco"])
+    def test_a_label_from_the_future_is_refused(
+        self, filled: Settings, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(label_import, "_now_us", lambda: NOW_US)
+        soon, late = NOW_US + 60 * SECOND_US, NOW_US + 9 * HOUR_US
+        if form == "lines":
+            file, entry = tmp_path / "labels.jsonl", "line 2"
+            records = [label(i, at, ("car", square(14))) for i, at in enumerate((soon, late))]
+            file.write_bytes(b"".join(encode(one) + b"\n" for one in records))
+        else:
+            file, entry = tmp_path / "export.json", "label 1"
+            file.write_text(json.dumps(coco(4)))
+        done = segwatch(filled, "labels", "import", str(file), "--label-time", to_text(late))
+        assert isinstance(done.exception, InputError)
+        assert f"{file.name}: {entry}: future_time: label_time" in str(done.exception)
+        assert iou(filled) is None
+
+    def test_two_different_labels_of_one_annotation_in_a_file_contradict_each_other(
+        self, filled: Settings, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "labels.jsonl"
+        one, other = (label(1, after(START_US), ("car", square(left))) for left in (14, 15))
+        turned = dict(reversed(one.items()))  # the same, said in another order
+        file.write_bytes(b"".join(encode(each) + b"\n" for each in (one, turned)))
+        assert json.loads(segwatch(filled, "labels", "import", str(file), "--json").stdout)["outcomes"]["accepted"] == 1
+        file.write_bytes(b"".join(encode(each) + b"\n" for each in (one, label(2, after(START_US)), other)))
+        done = segwatch(filled, "labels", "import", str(file))
+        assert isinstance(done.exception, InputError)
+        assert "line 3: input_id 'input-000001': another label by 'ann'" in str(done.exception)
+        assert "than in line 1" in str(done.exception)
 
     def test_with_several_models_one_has_to_be_named(self, filled: Settings, tmp_path: Path) -> None:
         with Store.open(filled, write=True) as store:

@@ -15,14 +15,19 @@ import pytest
 from click.testing import CliRunner
 
 from monitor.baseline import Baseline
+from monitor.classes import Classes
 from monitor.cli import cli
 from monitor.evaluate import Evaluator
 from monitor.exposition import Writer
 from monitor.harm_by_labels import harm_by_labels
+from monitor.judging import judge
+from monitor.kept_masks import KeptMasks
 from monitor.metrics import families
 from monitor.offline import make_baseline
+from monitor.records import Label, Limits, decode
 from monitor.settings import Settings
 from monitor.snapshot import snapshot
+from monitor.sources.protocol import Partition, RawRecord
 from monitor.store.store import Store
 from monitor.windows import SECOND_US, to_text
 from tests.embedded import HOUR_US, NOW_US, embedders, encode, feed, open_store, settings_of
@@ -191,6 +196,18 @@ class TestDetails:
         around = 1600 - 120  # pixels of the ground that either leaves free, both: all but the cars' union
         assert of(window, "bus", "panoptic_quality")["point"] == pytest.approx(around / (1600 - 80), abs=1e-9)
 
+    def test_a_thing_is_one_in_records_without_an_instance_of_it_too(self) -> None:
+        ground = np.zeros((40, 40), np.uint8)
+        ground[:20] = 1
+        data = cv2.imencode(".png", ground)[1].tobytes()
+        record = {**label(1, NOW_US), "semantic": {"classes_png": base64.b64encode(data).decode()}}
+        told = decode(RawRecord(Partition("file", "", "", 0), 0, encode(record), None, (), None), Limits())
+        assert isinstance(told, Label)
+        found = KeptMasks(40, 40, [], told.semantic)
+        for things, expected in ((None, [1, 1]), (("car",), [1, 0])):
+            judged = judge(found, told, Classes(("road", "car"), (0, 1), things=things), 10_000).panoptic
+            assert judged is not None and judged.true_positives.tolist() == expected
+
 
 class TestWindows:
     def test_a_label_lands_in_the_window_of_its_event_however_late_it_is(
@@ -232,6 +249,23 @@ class TestTooFew:
         assert {one["class"] for one in window["classes"]} == {"bus", "car", "person"}
         assert all(one["status"] == "too_few_labels" and one["point"] is None for one in window["classes"])
         assert all(one["needed"] >= 1 for one in window["classes"])
+
+    def test_a_plan_without_labels_asks_for_as_many_as_have_the_class_by_the_models_own_account(
+        self, store: Store, settings: Settings
+    ) -> None:
+        records, off = traffic(200)
+        bus = {"class": "bus", "score": 0.8, "mask": square(25)}
+        put(
+            store, settings, [{**r, "instances": r["instances"] + [bus] * (i % 10 == 0)} for i, r in enumerate(records)]
+        )
+        (window,) = ask(settings, "--window", "all", "--plan")["windows"]
+        wanted = {one["class"]: (one["labels"], one["with_class"]) for one in window["plan"]}
+        # A bus in every tenth record, and less than one person in the 200: that may take all of them.
+        assert wanted == {"bus": (20, 2), "car": (2, 2), "person": (200, 0)}
+        put(store, settings, labels_of(off, range(0, 40, 2)), "labels")
+        (window,) = ask(settings, "--window", "all", "--plan")["windows"]
+        wanted = {one["class"]: one["labels"] for one in window["plan"]}
+        assert wanted["bus"] >= 20 and wanted["car"] < 200
 
     def test_one_label_is_no_number(self, store: Store, settings: Settings) -> None:
         records, off = traffic(30)
@@ -399,6 +433,47 @@ class TestAgainstTheBaseline:
         assert (found["status"], found["point"]) == ("withdrawn", None)
         assert "17%" in found["reason"] or "drift" in found["reason"]
 
+    def test_a_class_that_is_not_found_at_all_any_more_is_withdrawn_and_the_mean_with_it(
+        self, trained: tuple[Store, Settings]
+    ) -> None:
+        store, own = trained
+        records, _ = self.production(600, worse=0)
+        put(store, own, [{**record, "instances": []} for record in records])
+        (window,) = ask(own, "--window", "all")["windows"]
+        car, mean = (of(window, *which, estimator="labelfree") for which in (("car",), (None, "mean_iou")))
+        assert (car["status"], car["point"], mean["status"], mean["point"]) == ("withdrawn", None, "withdrawn", None)
+        assert "finds nothing of the class" in car["reason"]
+        assert mean["reason"].startswith("car: the model finds nothing")
+        others = {one["class"] for one in window["classes"] if one["estimator"] == "labelfree"}
+        assert others == {"car", None}  # of what the baseline never had nothing is missed
+
+    def test_what_knows_nothing_of_unequal_sampling_says_so_and_gives_no_number(
+        self, trained: tuple[Store, Settings]
+    ) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=0)
+        unsure = [
+            {**one, "sampling_probability": 0.05} if each >= 3 else one for one, each in zip(records, off, strict=True)
+        ]
+        put(store, own, unsure)
+        (window,) = ask(own, "--window", "all")["windows"]
+        # Only records that were all kept are labelled: that others were not is known from these alone.
+        put(store, own, labels_of(off, [i for i in range(600) if off[i] < 3][::6]), "labels")
+        (labelled,) = ask(own, "--window", "all")["windows"]
+        told = [of(window, "car", estimator="labelfree"), of(window, None, "mean_iou", "labelfree")]
+        told += [of(labelled, "car", estimator=name) for name in ("labelfree", "assisted")]
+        told += [of(labelled, None, "mean_iou", name) for name in ("labelfree", "assisted")]
+        for one in told:
+            assert (one["status"], one["point"], one["lower"]) == ("withdrawn", None, None)
+            assert "sampled with probabilities from 0.05 to 1" in one["reason"]
+        assert of(labelled, "car")["status"] == "ok"
+
+    def test_equal_sampling_of_all_records_takes_nothing_away(self, trained: tuple[Store, Settings]) -> None:
+        store, own = trained
+        records, _ = self.production(600, worse=0)
+        put(store, own, [{**one, "sampling_probability": 0.05} for one in records])
+        assert of(ask(own, "--window", "all")["windows"][0], "car", estimator="labelfree")["status"] == "ok"
+
     def test_what_the_model_expects_makes_the_interval_narrower(self, trained: tuple[Store, Settings]) -> None:
         store, own = trained
         records, off = self.production(900, worse=0)
@@ -422,6 +497,61 @@ class TestAgainstTheBaseline:
         worse = labels_of([each + 4 for each in off], range(0, 600, 3), annotator="ann", annotation_version=2)
         put(store, own, worse, "worse")
         assert ask(own, "--window", "all")["windows"][0]["drop_cause"] == "model"
+
+    def test_a_new_habit_is_not_called_a_drop_of_the_model_where_others_are_merely_unsure(
+        self, trained: tuple[Store, Settings]
+    ) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=0)
+        near = labels_of([each + i % 2 for i, each in enumerate(off)], range(0, 600, 15), annotator="ann")
+        sloppy = labels_of([each + 4 for each in off], range(1, 600, 6), annotator="new")
+        put(store, own, [*records, *near, *sloppy])
+        (window,) = ask(own, "--window", "all")["windows"]
+        ann, new = window["annotators"]
+        assert not ann["drop"]["found"] and ann["drop"]["upper"] > 0.05  # nobody is proved innocent
+        assert new["drop"]["found"]
+        (difference,) = window["annotator_differences"]
+        assert (difference["annotator"], difference["other"], difference["shared"]) == ("new", "ann", 0)
+        assert difference["upper"] < 0 and difference["found"]
+        assert window["drop_cause"] == "annotators"
+
+    def test_what_both_labelled_decides_where_there_is_enough_of_it(self, trained: tuple[Store, Settings]) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=0)
+        shared = labels_of(off, range(1, 600, 50), annotator="ann")
+        sloppy = labels_of([each + 4 for each in off], range(1, 600, 10), annotator="new")
+        put(store, own, [*records, *shared, *sloppy])
+        (window,) = ask(own, "--window", "all")["windows"]
+        (difference,) = window["annotator_differences"]
+        assert (difference["shared"], difference["found"]) == (12, True)
+        expected = iou_of([off[i] + 4 for i in range(1, 600, 50)]) - iou_of([off[i] for i in range(1, 600, 50)])
+        assert difference["point"] == pytest.approx(expected, abs=1e-9)
+        assert window["drop_cause"] == "annotators"
+
+    @pytest.mark.parametrize(("annotator", "cause"), [("ann", "model"), ("new", "unknown")])
+    def test_alone_an_annotator_speaks_of_the_model_only_where_the_baseline_knows_the_habit(
+        self, trained: tuple[Store, Settings], annotator: str, cause: str
+    ) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=3)
+        put(store, own, [*records, *labels_of(off, range(0, 600, 6), annotator=annotator)])
+        (window,) = ask(own, "--window", "all")["windows"]
+        assert window["annotators"][0]["drop"]["found"]
+        assert (window["drop_cause"], window["annotator_differences"]) == (cause, [])
+
+    def test_a_drop_in_some_labels_that_no_difference_of_annotators_explains_has_no_known_cause(
+        self, trained: tuple[Store, Settings]
+    ) -> None:
+        store, own = trained
+        records, off = self.production(600, worse=0)
+        same = [each + i % 2 for i, each in enumerate(off)]
+        # Both label alike what both see; the records that "new" alone has labelled are the bad ones.
+        both = [one for name in ("ann", "new") for one in labels_of(same, range(0, 300, 6), annotator=name)]
+        bad = labels_of([each + 6 for each in off], range(301, 600, 6), annotator="new")
+        put(store, own, [*records, *both, *bad])
+        (window,) = ask(own, "--window", "all")["windows"]
+        assert [one["drop"]["found"] for one in window["annotators"]] == [False, True]
+        assert (window["annotator_differences"][0]["shared"], window["drop_cause"]) == (50, "unknown")
 
     def test_labels_overrule_what_confidence_says_of_harm(self, trained: tuple[Store, Settings]) -> None:
         store, own = trained

@@ -236,6 +236,47 @@ class TestInterval:
         signed = spotcheck(RatioSample.uniform(rng.normal(-1, 1, 200), np.ones(200)), bounded=False)
         assert signed.lower is not None and -1.2 < signed.lower < -1
 
+    def test_one_event_has_the_exact_bounds_of_a_poisson_count_of_1(self) -> None:
+        one = spotcheck(RatioSample.uniform([1] + 1999 * [0], np.ones(2000)), bounded=False)
+        sure = stats.t.ppf(0.975, 3) / stats.norm.ppf(0.975)  # what few degrees of freedom add
+        assert one.lower is not None and one.upper is not None
+        assert 0 < one.lower * 2000 < stats.chi2.ppf(0.025, 2) / 2
+        assert stats.chi2.ppf(0.975, 4) / 2 < one.upper * 2000 < sure * stats.chi2.ppf(0.975, 4) / 2
+
+    def test_a_rate_of_few_uneven_records_has_no_absurd_bound(self) -> None:
+        rng = np.random.default_rng(1)
+        for _ in range(200):
+            labels = rng.poisson(0.3, 50)
+            error = np.where(labels > 0, rng.random(50) < 0.1, rng.random(50) < 0.02) * 1.0
+            one = spotcheck(RatioSample.uniform(error, labels, weight=12.0), 600, bounded=False)
+            if one.lower is not None and one.upper is not None and one.point is not None:
+                assert 0 <= one.lower <= one.point <= one.upper < 20
+
+    def test_a_difference_may_be_negative_even_where_no_label_shows_it(self) -> None:
+        surplus, ones = np.array([1.0, 1, 1] + 47 * [0]), np.ones(50)
+        one = spotcheck(RatioSample.uniform(surplus, ones, weight=12.0), 600, bounded=False, signed=True)
+        assert one.lower is not None and one.upper is not None and one.point is not None
+        assert one.lower < 0 < one.point < one.upper
+        none = spotcheck(RatioSample.uniform(0 * ones, ones, weight=12.0), 600, bounded=False, signed=True)
+        assert none.lower is not None and none.upper is not None
+        assert none.lower == pytest.approx(-none.upper) and none.upper > 0
+        short = spotcheck(RatioSample.uniform([-1, -1, 0], [1, 1, 1], weight=9.0), 27, bounded=False, signed=True)
+        assert short.lower == -1  # there cannot be fewer predictions than none
+        assert spotcheck(RatioSample.uniform(surplus, ones), 50, bounded=False, signed=True).width == 0
+
+    def test_intervals_of_differences_cover(self) -> None:
+        rng, hits = np.random.default_rng(8), []
+        for _ in range(20):
+            labels = rng.poisson(0.8, 600)
+            surplus = rng.poisson(0.08, 600) - rng.binomial(labels, 0.03)
+            for _ in range(20):
+                chosen = rng.choice(600, 50, replace=False)
+                sample = RatioSample.uniform(surplus[chosen], labels[chosen], weight=12.0)
+                one = spotcheck(sample, 600, bounded=False, signed=True)
+                assert one.lower is not None and one.upper is not None
+                hits.append(one.lower <= surplus.sum() / labels.sum() <= one.upper)
+        assert 0.93 < np.mean(hits) < 0.99
+
     def test_a_numerator_above_its_denominator_is_refused_where_the_metric_is_bounded(self) -> None:
         with pytest.raises(ValueError, match="bounded metric"):
             spotcheck(RatioSample.uniform([3, 1], [2, 2]))

@@ -20,6 +20,7 @@ from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.instance_metrics import METRICS, instance_metrics
 from detectors.quality.judge_instances import InstanceMasks, judge_instances
 from detectors.quality.mask_runs import mask_iou, read_runs
+from monitor.quality_window import UNBOUNDED
 from tests.made_instances import (
     SIDE,
     Image,
@@ -576,3 +577,13 @@ def test_the_table_of_metrics_names_each_of_them() -> None:
         stem, _, size = name.rpartition("_")
         shown = f"`{stem}_SIZE`" if size in ("small", "medium", "large") else f"`{name}`"
         assert shown in module.__doc__
+
+
+@given(st.lists(images(CLASSES), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_what_is_a_share_has_no_record_above_1(scenes: list[Image]) -> None:
+    judgements = [judge_instances(image.predicted, image.labelled, CLASSES) for image in scenes]
+    for name, metric in METRICS.items():
+        if name not in UNBOUNDED:
+            assert (metric.numerator(judgements) <= metric.denominator(judgements)).all(), name
+    assert not UNBOUNDED & {"overlap", "merge_rate", "split_rate"}

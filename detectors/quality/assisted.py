@@ -73,6 +73,23 @@ def assisted(
         ValueError: as `spotcheck`; lengths differ; an expectation is not finite.
     """
     check(sample, level, bounded)
+    units = assisted_units(sample, expectation, population, process=process, population_clusters=population_clusters)
+    return conclude(sample, units, "assisted", None if process else population, level, bounded=bounded)
+
+
+def assisted_units(
+    sample: RatioSample,
+    expectation: Expectation,
+    population: int,
+    *,
+    process: bool = False,
+    population_clusters: int | None = None,
+) -> Units:
+    """What `assisted` takes its estimate from; the plain units where the expectation leaves nothing to divide by.
+
+    Raises:
+        ValueError: as `assisted`.
+    """
     count = len(sample)
     for values in (expectation.numerator, expectation.denominator):
         if values.shape != (count,):
@@ -84,7 +101,7 @@ def assisted(
     scope = None if process else population
     plain = design(sample, sample.numerator, sample.denominator, scope)
     if not count or plain.totals[1] <= 0:
-        return conclude(sample, plain, "assisted", scope, level, bounded=bounded)
+        return plain
     weights = representing(sample, population)
     numerator = expectation.numerator - expectation.total_numerator / population
     denominator = expectation.denominator - expectation.total_denominator / population
@@ -93,12 +110,12 @@ def assisted(
     slopes = cross_fitted(sample, numerator, denominator, weights, by_sequence=process)
     helped = design(sample, sample.numerator - slopes * numerator, sample.denominator - slopes * denominator, scope)
     if helped.totals[1] <= 0:
-        return conclude(sample, plain, "assisted", scope, level, bounded=bounded)
+        return plain
     before, after = plain.variance(plain.ratio), helped.variance(helped.ratio)
     helped = replace(helped, residual_scale=min(1.0, (after / before) ** 0.5) if before > 0 else 1.0)
     if process:
         helped = _with_process(helped, plain, count / population, population_clusters)
-    return conclude(sample, helped, "assisted", scope, level, bounded=bounded)
+    return helped
 
 
 def cross_fitted(

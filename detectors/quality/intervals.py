@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import gammaincinv, ndtri, stdtrit
 
 from detectors.quality.ratio import Floats
 
@@ -28,6 +30,11 @@ LARGEST_SHRINK, LARGEST_STRETCH = -0.25, 0.5
 WHOLE = 1.0
 """No bound need go beyond that with this weight: where nothing spreads, a small one alone would exclude nothing."""
 LEAST_DEGREES = 0.5
+LEAST_DEGREES_OF_COUNTS = 3.0
+"""A single event would leave hardly a degree of freedom to bounds that know of Poisson's law already."""
+
+Scale = Literal["share", "count", "signed"]
+"""Of a ratio: in 0..1, as no numerator is above its denominator; 0 or more; of either sign."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +116,7 @@ class Shape:
         )
 
 
-def bounds(units: Units, level: float, *, bounded: bool = True, growth: float = 1.0) -> tuple[float, float]:
+def bounds(units: Units, level: float, *, scale: Scale = "share", growth: float = 1.0) -> tuple[float, float]:
     """Lower and upper bound of the ratio.
 
     The plain linearised interval is too narrow for three reasons, and each has its remedy here:
@@ -130,8 +137,8 @@ def bounds(units: Units, level: float, *, bounded: bool = True, growth: float = 
     gives more than its share, and stretched where large units are better than small ones. All of it fades with the
     number of units. So the chance of an error is 5 % together, more of it above than below.
 
-    Metrics that may exceed 1 (``bounded=False``) are taken on the log scale where no numerator is negative, as they
-    are otherwise; where all numerators are 0, the upper bound is that of a Poisson count of 0.
+    Counts that may exceed their denominator (``scale="count"``) have the bounds of weighted Poisson sums, see
+    `_counted`; differences with a sign (``"signed"``) those of a plain mean, see `_signed`.
 
     It misleads where sizes are so uneven that even the sample's largest is far from the population's largest (Pareto
     areas: 88 to 91 % of a window's intervals hold the truth instead of 95 % in the worst cases), and where sequences
@@ -140,20 +147,20 @@ def bounds(units: Units, level: float, *, bounded: bool = True, growth: float = 
 
     ``growth`` gives the bounds to be expected with so many times the labels, for planning.
     """
-    if bounded and units.unseen.any():
+    if scale == "share" and units.unseen.any():
         return _logit_bounds(units, growth, Shape.of(units, growth))(level)
-    return bounds_by_level(units, bounded=bounded, growth=growth)(level)
+    return bounds_by_level(units, scale=scale, growth=growth)(level)
 
 
 def bounds_by_level(
-    units: Units, *, bounded: bool = True, growth: float = 1.0
+    units: Units, *, scale: Scale = "share", growth: float = 1.0
 ) -> Callable[[float], tuple[float, float]]:
     """Bounds as a function of the level, each of which errs alike, for who wants one of them or many levels."""
     if not units.unseen.any():
         return lambda level: (units.ratio, units.ratio)
-    if bounded:
+    if scale == "share":
         return _logit_bounds(units, growth, Shape())
-    return lambda level: _unbounded(units, level, growth)
+    return partial(_signed if scale == "signed" else _counted, units, growth)
 
 
 def unseen_size(weights: Floats, denominator: Floats) -> float:
@@ -221,17 +228,37 @@ def _quantile(freedom: float, level: float) -> float:
     return float(stdtrit(freedom, (1 + level) / 2))
 
 
-def _unbounded(units: Units, level: float, growth: float) -> tuple[float, float]:
-    numerator, denominator = units.totals
-    ratio = units.ratio
-    counts = bool((units.numerator[: units.counted] >= 0).all())
-    if counts and numerator == 0:
-        return 0.0, -math.log((1 - level) / 2) / (denominator * growth) * units.record_size * float(units.unseen.mean())
-    residuals, variance = _spread(units, ratio, denominator, growth)
-    step = _quantile(degrees(units, residuals) * growth, level) * math.sqrt(variance) / denominator
-    if counts:
-        return ratio * math.exp(-min(step / ratio, 700.0)), ratio * math.exp(min(step / ratio, 700.0))
+def _counted(units: Units, growth: float, level: float) -> tuple[float, float]:
+    """Of a count over a denominator: gamma bounds for a weighted sum of Poisson counts (Fay and Feuer 1997).
+
+    With ``r`` the ratio, ``v`` its variance and ``m`` what one more unseen record, wholly wrong, would add to it:
+    ``gamma(r^2 / v, v / r)`` below and ``gamma((r + m)^2 / (v + m^2), (v + m^2) / (r + m))`` above. Of one event they
+    are the exact bounds of a Poisson count of 1, and of none that of a count of 0, where bounds on the log scale with
+    half a degree of freedom span fifty powers of ten. ``v`` is widened by Student's quantile over the normal one.
+    """
+    ratio, more, variance = _moments(units, growth, level)
+    tail = (1 - level) / 2
+    lower = variance / ratio * float(gammaincinv(ratio**2 / variance, tail)) if ratio > 0 and variance > 0 else ratio
+    spread, total = variance + more**2, ratio + more
+    return min(lower, ratio), max(spread / total * float(gammaincinv(total**2 / spread, 1 - tail)), ratio)
+
+
+def _signed(units: Units, growth: float, level: float) -> tuple[float, float]:
+    """Of a mean difference, which may lie on either side of 0 whatever the labels have shown: Student's, with a small
+    part of one more unseen record, wholly wrong in either direction."""
+    ratio, more, variance = _moments(units, growth, level)
+    step = float(ndtri((1 + level) / 2)) * math.sqrt(variance + PSEUDO_WEIGHT * more**2)
     return ratio - step, ratio + step
+
+
+def _moments(units: Units, growth: float, level: float) -> tuple[float, float, float]:
+    """Ratio, what an unseen record would add, and the variance in normal quantiles."""
+    denominator = units.totals[1]
+    residuals, variance = _spread(units, units.ratio, denominator, growth)
+    freedom = max(degrees(units, residuals) * growth, LEAST_DEGREES_OF_COUNTS)
+    widened = (_quantile(freedom, level) / float(ndtri((1 + level) / 2))) ** 2
+    more = units.record_size * float(units.unseen.mean()) / (denominator * growth)
+    return units.ratio, more, variance * widened / denominator**2
 
 
 def _expit(value: float) -> float:

@@ -46,21 +46,36 @@ class Stratum:
     price: float = 1.0
 
 
-def plan(name: str, sample: RatioSample, population: int | None, price: float, *, level: float = 0.95) -> Plan:
+def plan(
+    name: str,
+    sample: RatioSample,
+    population: int | None,
+    price: float,
+    *,
+    level: float = 0.95,
+    presence: float | None = None,
+) -> Plan:
     """Labels to halve the interval of one class, if further ones resemble those so far.
 
     With g times the labels the variance falls to 1 / g of it (and to nothing when the whole window is labelled),
     degrees of freedom grow to g times theirs, and the bounds are taken as `bounds` would take them; g is found by
     bisection. An interval from few labels is itself uncertain, and so is the plan made from it.
 
+    Before the first label with the class, ``presence`` says in what share of the records to expect it (the model's own
+    predictions know); None: nobody knows.
+
+    >>> plan("bus", RatioSample.uniform([], []), 600, price=0.5, presence=0.2).labels
+    10
     >>> sample = RatioSample.uniform([90, 80, 0, 70, 99, 60] * 5, [100, 100, 0, 100, 100, 80] * 5)
     >>> halve = plan("car", sample, None, price=0.5)
     >>> halve.labels, halve.with_class, halve.cost, round(halve.width, 3), round(halve.expected_width, 3)
     (70, 58, 35.0, 0.096, 0.048)
 
     Raises:
-        ValueError: as `spotcheck`; a negative price.
+        ValueError: as `spotcheck`; a negative price; a presence outside 0..1.
     """
+    if presence is not None and not 0 <= presence <= 1:
+        raise ValueError(f"a presence lies in 0..1, got {presence}")
     check(sample, level, bounded=True)
     if price < 0:
         raise ValueError(f"a price cannot be negative, got {price}")
@@ -71,6 +86,8 @@ def plan(name: str, sample: RatioSample, population: int | None, price: float, *
     several = np.count_nonzero(units.size) >= LEAST_UNITS or count == population
     if now.width is None or not several:
         needed = now.needed or more_units(units.counted, 1)
+        if not share and presence:
+            needed, share = max(needed, math.ceil(LEAST_UNITS / presence - 1e-9)), presence
         by_records = population is not None
         more = needed if by_records else needed * max(1, round(count / max(now.clusters, 1)))
         more = more if population is None else min(more, population - count)
@@ -97,14 +114,22 @@ def _width(units: Units, count: int, population: int | None, level: float, growt
 
 
 def widest(
-    samples: Mapping[str, RatioSample], population: int | None, price: float, *, level: float = 0.95
+    samples: Mapping[str, RatioSample],
+    population: int | None,
+    price: float,
+    *,
+    level: float = 0.95,
+    presence: Mapping[str, float] | None = None,
 ) -> list[Plan]:
     """Plans of all classes, the widest interval first; classes without a number come before all others.
 
     Raises:
         ValueError: as `plan`.
     """
-    plans = [plan(name, sample, population, price, level=level) for name, sample in samples.items()]
+    seen = presence or {}
+    plans = [
+        plan(name, sample, population, price, level=level, presence=seen.get(name)) for name, sample in samples.items()
+    ]
     return sorted(plans, key=lambda one: (one.width is not None, -(one.width or 0.0), one.name))
 
 

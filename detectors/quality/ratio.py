@@ -150,8 +150,8 @@ def sums_by(clusters: NDArray[np.int64], *columns: Floats) -> tuple[Floats, ...]
     return tuple(np.bincount(inverse, values, len(numbers)).astype(np.float64) for values in columns)
 
 
-def more_units(units: int, with_class: int) -> int:
-    """How many more units until `LEAST_UNITS` with the class are to be expected, at the share seen so far.
+def more_units(units: int, with_class: int, least: int = LEAST_UNITS) -> int:
+    """How many more units until ``least`` with the class are to be expected, at the share seen so far.
 
     Where none was seen, a share of half a unit is taken, so that the number grows with what was looked at in vain.
 
@@ -159,6 +159,6 @@ def more_units(units: int, with_class: int) -> int:
     (50, 200, 2)
     """
     if units == 0:
-        return LEAST_UNITS
+        return least
     share = max(with_class, 0.5) / units
-    return max(1, int(np.ceil((LEAST_UNITS - with_class) / share)))
+    return max(1, int(np.ceil((least - with_class) / share)))

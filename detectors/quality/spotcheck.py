@@ -30,6 +30,7 @@ def spotcheck(
     level: float = 0.95,
     *,
     bounded: bool = True,
+    signed: bool = False,
     drawn: Drawn = "records",
 ) -> Estimate:
     """The metric of a window's own records, or of the process that made them, with its interval.
@@ -44,7 +45,8 @@ def spotcheck(
     - Without: the value of the process. Sequences are the units, whatever lies between their frames. Where 50
       labels in 10 sequences have the class in one sequence alone, the bounds are those of `alone`.
 
-    ``bounded`` says that the metric lies in 0..1. For a level of 0.95, coverage is in ``docs/quality-benchmark.md``;
+    ``bounded`` says that the metric lies in 0..1, ``signed`` that one which does not may go down to -1, even where no
+    label has shown it. For a level of 0.95, coverage is in ``docs/quality-benchmark.md``;
     it is lowest for heavy-tailed areas and uncertainty-driven choice together.
 
     >>> sample = RatioSample.uniform([90, 80, 0, 70, 99, 60], [100, 100, 0, 100, 100, 80])
@@ -62,7 +64,7 @@ def spotcheck(
     """
     check(sample, level, bounded)
     units = design(sample, sample.numerator, sample.denominator, population, drawn)
-    return conclude(sample, units, "spotcheck", population, level, bounded=bounded, drawn=drawn)
+    return conclude(sample, units, "spotcheck", population, level, bounded=bounded, signed=signed, drawn=drawn)
 
 
 def check(sample: RatioSample, level: float, bounded: bool) -> None:
@@ -106,6 +108,7 @@ def conclude(
     level: float,
     *,
     bounded: bool,
+    signed: bool = False,
     drawn: Drawn = "records",
 ) -> Estimate:
     """The estimate from its units, or what is missing for one."""
@@ -131,7 +134,10 @@ def conclude(
             None, None, None, len(sample), float(len(sample)), clusters, "absent", 0, estimator, 1.0, estimand, level
         )
     point = min(max(units.ratio, 0.0), 1.0) if bounded else units.ratio
-    lower, upper = bounds(units, level, bounded=bounded)
+    negative = signed or bool((units.numerator[: units.counted] < 0).any())
+    lower, upper = bounds(units, level, scale="share" if bounded else "signed" if negative else "count")
+    if signed:
+        lower = min(max(lower, -1.0), point)
     effect = design_effect(sample, units, population)
     return Estimate(
         point, lower, upper, len(sample), len(sample) / effect, clusters, "ok", 0, estimator, effect, estimand, level

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from monitor.commands.annotation import labels_pull
 from monitor.commands.common import (
+    Lines,
     State,
     json_option,
     open_store,
@@ -21,6 +23,9 @@ from monitor.commands.common import (
 from monitor.commands.labels_export import labels_export
 from monitor.errors import InputError
 from monitor.windows import parse_time
+
+if TYPE_CHECKING:
+    from monitor.label_import import Imported
 
 
 @click.group()
@@ -79,6 +84,7 @@ def labels_import(
 ) -> None:
     """Put an annotation export into the store: all of it, or, where an entry is bad, nothing."""
     from monitor.audit import os_user
+    from monitor.handing_over import handing_over
     from monitor.label_import import ImportRequest, import_file
 
     if selection_probability is not None and not 0 < selection_probability <= 1:
@@ -102,21 +108,30 @@ def labels_import(
     settings = state.settings()
     store = open_store(settings, write=True)
     try:
-        outcomes, (judged, unjoinable, uncorrectable) = import_file(store, settings, request)
+        with handing_over(store, settings, partial(click.echo, err=True)):
+            done = import_file(store, settings, request, Lines())
     finally:
         store.close()
+    _show(done, as_json)
+
+
+def _show(done: Imported, as_json: bool) -> None:
+    outcomes = done.outcomes
     shown = {name: outcomes.get(name, 0) for name in ("accepted", "replaced", "duplicate", "superseded", "purged")}
+    refused = done.refused.total()
     if as_json:
-        late = {"unjoinable": unjoinable, "uncorrectable": uncorrectable}
-        print_json({"labels": sum(outcomes.values()), "outcomes": shown, "judged": judged, **late})
-    else:
-        text = ", ".join(f"{count} {name}" for name, count in shown.items() if count)
-        text = f"{sum(outcomes.values())} labels: {text or 'none'}; {judged} records judged by them"
-        if unjoinable:
-            text += f"; {unjoinable} unjoinable: later than quality.join_days after the event, or the masks are gone"
-        if uncorrectable:
-            text += f"; {uncorrectable} corrections as late as that: what was said before stays"
-        click.echo(text)
+        late = {"unjoinable": done.unjoinable, "uncorrectable": done.uncorrectable, "refused": refused}
+        print_json({"labels": sum(outcomes.values()), "outcomes": shown, "judged": done.judged, **late})
+        return
+    text = ", ".join(f"{count} {name}" for name, count in shown.items() if count)
+    text = f"{sum(outcomes.values())} labels: {text or 'none'}; {done.judged} records judged by them"
+    if done.unjoinable:
+        text += f"; {done.unjoinable} unjoinable: later than quality.join_days after the event, or the masks are gone"
+    if done.uncorrectable:
+        text += f"; {done.uncorrectable} corrections as late as that: what was said before stays"
+    if refused:
+        text += f"; {refused} refused, now that their predictions are there: they are in the dead letters"
+    click.echo(text)
 
 
 def _said(*names: str) -> frozenset[str]:

@@ -126,6 +126,7 @@ def quality(
 ) -> None:
     """Quality per class from labels, with 95 % intervals."""
     from monitor.drift import Baselines
+    from monitor.presence import presence_of
     from monitor.present import plan_table, quality_table
     from monitor.quality import quality_windows
     from monitor.quality_now import VersionFacts
@@ -153,7 +154,9 @@ def quality(
         shown = [one.to_json() for one in windows]
         if planned:
             for told, one in zip(shown, windows, strict=True):
-                told["plan"] = one.plan(settings.quality.label_price)
+                classes, place = facts.ontology(one.version), (model, one.version, slice_key, one.window)
+                presence = presence_of(store, *place, classes, settings.images.max_pixels) if classes else None
+                told["plan"] = one.plan(settings.quality.label_price, presence)
     finally:
         store.close()
     if as_json:

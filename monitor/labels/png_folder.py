@@ -49,16 +49,19 @@ class PngFolder:
 
     def _checked(self, name: str) -> bytes:
         limits = self._request.limits
+        entry = ascii(name)
         try:
             data = read_inside(self._path, name, limits.max_image_bytes)
-            indices = read_samples(data, "it", limits.max_pixels)
+            indices = read_samples(data, entry, limits.max_pixels)
+        except BadRecord as error:
+            refuse(self._path, "", error.detail)  # it names the entry
         except InputError as error:
-            refuse(self._path, ascii(name), error.detail if isinstance(error, BadRecord) else str(error))
+            refuse(self._path, entry, str(error))
         unknown = ~self._known[indices]
         if unknown.any():
             row, column = np.unravel_index(int(np.argmax(unknown)), unknown.shape)
             where = f"index {int(indices[row, column])} at row {row}, column {column}"
-            refuse(self._path, ascii(name), f"{where} is neither a class nor ignored")
+            refuse(self._path, entry, f"{where} is neither a class nor ignored")
         return data
 
 

@@ -8,11 +8,12 @@ transaction inserts its identities in ascending order, all in one call: who wait
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from monitor.store import bulk
 from monitor.store.database import AlreadyThere
@@ -104,3 +105,37 @@ def known(connection: Connection, identities: Sequence[Identity]) -> NDArray[np.
         )
         stored.update((row.model, row.version, row.input_id) for row in connection.execute(some))
     return np.array([identity in stored for identity in identities], np.bool_)
+
+
+def sampling_range(
+    connection: Connection, model: str, version: str, since_us: int, until_us: int
+) -> tuple[float, float] | None:
+    """The lowest and the highest sampling probability of the successful records with event times in [since, until);
+    None without any. Passes all of them."""
+    probability = func.coalesce(sample.c.sampling_probability, 1.0)
+    row: Any = connection.execute(
+        select(func.min(probability), func.max(probability)).where(
+            sample.c.event_time_us >= since_us,
+            sample.c.event_time_us < until_us,
+            sample.c.model == model,
+            sample.c.version == version,
+            sample.c.status == "ok",
+        )
+    ).one()
+    return None if row[0] is None else (row[0], row[1])
+
+
+def inputs_between(
+    connection: Connection, model: str, version: str, since_us: int, until_us: int
+) -> list[tuple[str, str]]:
+    """``(input, slices as JSON)`` of the successful records with event times in [since, until), in order of time."""
+    columns = sample.c
+    query = select(columns.input_id, columns.slices).where(
+        columns.event_time_us >= since_us,
+        columns.event_time_us < until_us,
+        columns.model == model,
+        columns.version == version,
+        columns.status == "ok",
+    )
+    rows = connection.execute(query.order_by(columns.event_time_us, columns.input_id))
+    return [(row.input_id, row.slices) for row in rows]

@@ -39,6 +39,7 @@ from monitor.store import (
     panes,
     purges,
     relabel_backlog,
+    samples,
     schema,
     scores,
     tallies,
@@ -65,6 +66,7 @@ from monitor.store.values import (
     EarlyReading,
     Heartbeat,
     JudgedRow,
+    LabelledSample,
     LabelRow,
     OutboxBacklog,
     PaneExtent,
@@ -272,6 +274,21 @@ class Store:
         """All annotations of each input."""
         with self._database.read() as connection:
             return labels.of_inputs(connection, inputs)
+
+    def sampling_range(self, model: str, version: str, since_us: int, until_us: int) -> tuple[float, float] | None:
+        """The lowest and the highest sampling probability of a time's successful records; None without any."""
+        with self._database.read() as connection:
+            return samples.sampling_range(connection, model, version, since_us, until_us)
+
+    def inputs_between(self, model: str, version: str, since_us: int, until_us: int) -> list[tuple[str, str]]:
+        """``(input, slices as JSON)`` of a time's successful records, in order of time."""
+        with self._database.read() as connection:
+            return samples.inputs_between(connection, model, version, since_us, until_us)
+
+    def samples_of(self, inputs: Sequence[str]) -> dict[str, list[LabelledSample]]:
+        """The successful records of each input, with what is kept of their masks."""
+        with self._database.read() as connection:
+            return labels.samples_of(connection, inputs)
 
     def open_spot_checks(self, model: str | None = None, limit: int = 1000) -> list[SpotCheckRow]:
         """What was asked to be labelled and has no label yet, the newest choice first."""
