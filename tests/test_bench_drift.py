@@ -253,5 +253,7 @@ class TestTable:
         assert "| 0.800 (best peer 0.900: frouros, ) | **no** |" in table.page([own, close, better])
 
     def test_every_figure_has_a_place(self) -> None:
-        assert set(FIGURES) == {"state", "cost", "identical", "correlated", "power", "delay", "run_length", "months"}
+        assert set(FIGURES) == {
+            *("state", "cost", "memory", "identical", "correlated", "power", "delay", "run_length", "months")
+        }
         assert table.page([]).startswith("# Drift")

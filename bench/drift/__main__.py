@@ -23,7 +23,7 @@ from bench.drift.figures import FIGURES, OWN, SEGWATCH, Options, Row
 
 RESULT = ROOT / "bench-results" / "drift.json"
 DOCS = ROOT / "docs" / "drift-benchmark.md"
-QUICK = Options(200, 200, 20, 40, 5.0, 2, 24, (30, 200), 3, 10, 10)
+QUICK = Options(200, 200, 20, 40, 5.0, 2, 24, (30, 200), 3, 10, 10, 200_000)
 
 
 def measure(figure: str, contender: str, options: Options) -> Iterator[Row]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,8 @@ class Options:
     runs: int = 100
     """Streams for the delay of detection."""
     long_runs: int = 400
+    samples: int = 10_000_000
+    """Into one window, for its memory."""
 
 
 def identical(contender: str, options: Options) -> Iterator[Row]:
@@ -133,6 +137,32 @@ def cost_rows(contender: str, options: Options) -> Iterator[Row]:
         yield {"figure": "cost", "contender": contender, "method": "", "case": case, **spent}
 
 
+def memory_rows(contender: str, options: Options) -> Iterator[Row]:
+    """Resident memory while one window takes 10^7 samples, batch by batch."""
+    from bench.bench_detectors import BATCH, Bench
+
+    records = 100_000
+    bench, few, many = Bench(seed=0, records=records), options.samples // 100, options.samples
+    window, resident = bench.window(), {}
+    for done in range(0, many, records):
+        bench.count(window, 0, min(records, many - done), BATCH, 0)
+        resident[done + records] = resident_bytes()
+    yield {
+        "figure": "memory",
+        "contender": contender,
+        "method": "",
+        "case": "512 dimensions, batches of 32",
+        "samples": many,
+        "resident_mib": {str(at): resident[at] / 2**20 for at in (max(few, records), many)},
+        "serialised_bytes": len(window.to_bytes()),
+    }
+
+
+def resident_bytes() -> int:
+    """Of this process, as Linux tells it."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def delay_rows(contender: str, options: Options) -> Iterator[Row]:
     """Records until drift is noticed, at limits that give one false alarm in `delay.RUN_LENGTH` records."""
     if contender == SEGWATCH:
@@ -174,6 +204,7 @@ def run_length_rows(contender: str, options: Options) -> Iterator[Row]:
 FIGURES: Mapping[str, Callable[[str, Options], Iterator[Row]]] = {
     "state": state_rows,
     "cost": cost_rows,
+    "memory": memory_rows,
     "identical": identical,
     "correlated": correlated,
     "power": powers,
@@ -181,7 +212,7 @@ FIGURES: Mapping[str, Callable[[str, Options], Iterator[Row]]] = {
     "run_length": run_length_rows,
     "months": month_rows,
 }
-OWN = ("state", "cost", "run_length", "months")
+OWN = ("state", "cost", "memory", "run_length", "months")
 """Figures that only segwatch has."""
 
 

@@ -118,6 +118,10 @@ def _targets(rows: Sequence[Row]) -> str:
         reached = f"{spent:.2f} us; {ratio:.2f}"
         wanted_text = f"<= {MOST_US:g} us a sample; <= {MOST_RATIO} between 100,000 and 1,000"
         lines.append((f"Cost, {row['case']}", wanted_text, reached, met(spent <= MOST_US and ratio <= MOST_RATIO)))
+    for row in _of(rows, "memory", SEGWATCH):
+        first, last = row["resident_mib"].values()
+        reached = f"{last / first - 1:+.1%} from {first:.0f} MiB, of {min(map(int, row['resident_mib'])):,} samples"
+        lines.append((f"Memory of {row['samples']:,} samples in a window", "flat", reached, met(last <= 1.01 * first)))
     return "## Against the targets\n\n" + grid(("Figure", "Target", "Reached", "Met"), lines) if lines else ""
 
 
