@@ -243,6 +243,21 @@ class TestInterval:
         assert 0 < one.lower * 2000 < stats.chi2.ppf(0.025, 2) / 2
         assert stats.chi2.ppf(0.975, 4) / 2 < one.upper * 2000 < sure * stats.chi2.ppf(0.975, 4) / 2
 
+    @pytest.mark.parametrize("signed", [False, True])
+    @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.98])
+    @pytest.mark.parametrize("count", [2, 5, 10, 20])
+    def test_records_that_are_all_alike_do_not_make_a_count_certain(
+        self, count: int, share: float, signed: bool
+    ) -> None:
+        rng, missed = np.random.default_rng(count), 0
+        for _ in range(300):
+            errors = rng.binomial(1, share, count)
+            one = spotcheck(RatioSample.uniform(errors, np.ones(count), weight=1 / 0.07), bounded=False, signed=signed)
+            assert one.lower is not None and one.upper is not None and one.point is not None
+            assert one.lower <= one.point <= one.upper
+            missed += not one.lower - 1e-9 <= share <= one.upper + 1e-9
+        assert missed <= 0.08 * 300
+
     def test_a_rate_of_few_uneven_records_has_no_absurd_bound(self) -> None:
         rng = np.random.default_rng(1)
         for _ in range(200):

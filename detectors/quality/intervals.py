@@ -33,6 +33,9 @@ LEAST_DEGREES = 0.5
 LEAST_DEGREES_OF_COUNTS = 3.0
 """A single event would leave hardly a degree of freedom to bounds that know of Poisson's law already."""
 
+ALIKE = 1e-6
+"""Deviation, in parts of what one more record would add, below which records differ by rounding alone."""
+
 Scale = Literal["share", "count", "signed"]
 """Of a ratio: in 0..1, as no numerator is above its denominator; 0 or more; of either sign."""
 
@@ -235,19 +238,28 @@ def _counted(units: Units, growth: float, level: float) -> tuple[float, float]:
     ``gamma(r^2 / v, v / r)`` below and ``gamma((r + m)^2 / (v + m^2), (v + m^2) / (r + m))`` above. Of one event they
     are the exact bounds of a Poisson count of 1, and of none that of a count of 0, where bounds on the log scale with
     half a degree of freedom span fifty powers of ten. ``v`` is widened by Student's quantile over the normal one.
+    Where all of k records have the same rate, ``v`` says nothing: a share of ``-ln(tail) / k`` of the others may have
+    none, and the lower bound leaves room for them.
     """
     ratio, more, variance = _moments(units, growth, level)
     tail = (1 - level) / 2
-    lower = variance / ratio * float(gammaincinv(ratio**2 / variance, tail)) if ratio > 0 and variance > 0 else ratio
+    if variance > (ALIKE * more) ** 2:
+        lower = variance / ratio * float(gammaincinv(ratio**2 / variance, tail)) if ratio > 0 else ratio
+    else:
+        lower = ratio * max(0.0, 1 + math.log(tail) * more)
     spread, total = variance + more**2, ratio + more
     return min(lower, ratio), max(spread / total * float(gammaincinv(total**2 / spread, 1 - tail)), ratio)
 
 
 def _signed(units: Units, growth: float, level: float) -> tuple[float, float]:
     """Of a mean difference, which may lie on either side of 0 whatever the labels have shown: Student's, with a small
-    part of one more unseen record, wholly wrong in either direction."""
+    part of one more unseen record, wholly wrong in either direction; where all records are alike, as many of them as in
+    `_counted`."""
     ratio, more, variance = _moments(units, growth, level)
-    step = float(ndtri((1 + level) / 2)) * math.sqrt(variance + PSEUDO_WEIGHT * more**2)
+    if variance > (ALIKE * more) ** 2:
+        step = float(ndtri((1 + level) / 2)) * math.sqrt(variance + PSEUDO_WEIGHT * more**2)
+    else:
+        step = -math.log((1 - level) / 2) * more
     return ratio - step, ratio + step
 
 
