@@ -76,6 +76,22 @@ def test_correlations_are_those_of_residuals_and_never_negative() -> None:
     assert between(np.array([[1.0, 0], [1, 1]]))[0, 1] == pytest.approx(0.5**0.5)
 
 
+def test_of_the_process_classes_that_confidence_helps_stand_beside_those_that_it_does_not() -> None:
+    rng = np.random.default_rng(2)
+    union = rng.lognormal(5, 0.5, 30)
+    sample = RatioSample.uniform(union * rng.beta(6, 2, 30), union, weight=10.0)
+    far = 10 * union  # all of it where the labels are, so that nothing is left to divide by
+    ratio = sample.numerator.sum() / union.sum()
+    useless = Expectation(sample.numerator + ratio * far, union + far, 0.0, 0.0)
+    nothing = Expectation(0 * union, 0 * union, 0.0, 0.0)
+    given = [(sample, one, 300) for one in (useless, nothing)]
+    units = [assisted_units(*one, process=True) for one in given]
+    assert [len(one.numerator) for one in units] == [30, 60]
+    assert correlations(units) == pytest.approx(ALIKE)
+    mean = mean_over([assisted(*one, process=True) for one in given], correlations(units))
+    assert mean.point == pytest.approx(ratio)
+
+
 @pytest.mark.parametrize(("family", "help_too"), [("lognormal", False), ("misses", False), ("counts", True)])
 def test_intervals_of_the_mean_cover(family: str, help_too: bool) -> None:
     """50 labels of 1,000 records, one of three classes in a fifth of them."""

@@ -58,8 +58,20 @@ def mean_over(estimates: Sequence[Estimate], together: Floats, less_below: float
 
 
 def correlations(units: Sequence[Units]) -> Floats:
-    """(C, C) in 0..1, between the classes' residuals over units that are the same for all of them."""
-    return between(np.stack([one.unseen**0.5 * (one.numerator - one.ratio * one.denominator) for one in units]))
+    """(C, C) in 0..1, between the classes' residuals over units that are the same for all of them.
+
+    Of the process, `assisted_units` gives k units where expectations were of no use and else 2 k, the variance in two
+    parts: the former have the same residuals in both.
+    """
+    longest = max((one.unseen for one in units), key=len)
+    return between(np.stack([_errors(one, longest) for one in units]))
+
+
+def _errors(units: Units, longest: Floats) -> Floats:
+    residuals = units.numerator - units.ratio * units.denominator
+    parts = len(longest) // max(len(residuals), 1)
+    errors: Floats = (units.unseen if parts < 2 else longest) ** 0.5 * np.tile(residuals, max(parts, 1))
+    return errors
 
 
 def between(errors: Floats) -> Floats:
