@@ -39,11 +39,21 @@ class LabelFit:
         """
         samples = self._store.samples_of(sorted({label.input_id for _, label in labels}))
         for entry, label in labels:
-            own = label.model.name if label.model is not None else self._model
-            misfits = [(one.model, self._misfit(label, one)) for one in samples.get(label.input_id, ())]
-            told = [misfit for model, misfit in misfits if misfit and model == own]
-            if told and all(misfit != "" for _, misfit in misfits):
+            told = self._misfits(label, samples.get(label.input_id, ()))
+            if told:
                 raise InputError(f"{path}: {entry}: input_id {shorten(label.input_id)}: {told[0]}")
+
+    def _misfits(self, label: Label, samples: Sequence[LabelledSample]) -> list[str]:
+        """Why no record of its model fits; nothing where any record does, and then the others are not looked at."""
+        own = label.model.name if label.model is not None else self._model
+        told = []
+        for one in samples:
+            misfit = self._misfit(label, one)
+            if misfit == "":
+                return []
+            if misfit and one.model == own:
+                told.append(misfit)
+        return told
 
     def _misfit(self, label: Label, sample: LabelledSample) -> str | None:
         """Why they cannot be compared, "" where they can, None where nothing can be said or the label is not of it."""

@@ -167,8 +167,7 @@ class _Twins:
 
     def check(self, raw: RawRecord, label: Label) -> None:
         """Raises InputError that names both lines."""
-        content = msgspec.json.encode(msgspec.json.decode(raw.value or b""), order="sorted")
-        digest = hashlib.blake2b(content, digest_size=16).digest()
+        digest = hashlib.blake2b(_in_one_order(raw.value or b""), digest_size=16).digest()
         key = label_row(raw, label).key, label.annotation_version
         line, first = self._seen.setdefault(key, (raw.offset, digest))
         if first != digest:
@@ -176,6 +175,13 @@ class _Twins:
                 f"{self._path}: line {raw.offset}: input_id {shorten(label.input_id)}: another label by"
                 f" {shorten(label.annotator)} of annotation_version {label.annotation_version} than in line {line}"
             )
+
+
+def _in_one_order(value: bytes) -> bytes:
+    try:
+        return msgspec.json.encode(msgspec.json.decode(value), order="sorted")
+    except (ValueError, OverflowError, RecursionError):
+        return value  # what a user adds is not read, and may be what JSON does not allow
 
 
 def _now_us() -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from monitor import label_import, label_spool
+from monitor import judging, label_fit, label_import, label_spool
 from monitor.cli import cli
 from monitor.errors import InputError
 from monitor.label_spool import LabelSpool
@@ -227,6 +227,36 @@ class TestImport:
         assert isinstance(done.exception, InputError)
         assert "line 3: input_id 'input-000001': another label by 'ann'" in str(done.exception)
         assert "than in line 1" in str(done.exception)
+
+    def test_a_label_of_all_versions_is_held_against_no_more_of_them_than_it_takes(
+        self, filled: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Store.open(filled, write=True) as store:
+            small = [("car", 0.9, encode_rle(np.ones((10, 12), np.bool_)))]
+            both = [seen(i, START_US + i, *small * (i < 2), version="0") for i in range(20)]
+            feed(store, filled, [encode(one) for one in both], topic_id="other")
+        looked_at = []
+
+        def check(*given: Any) -> None:
+            looked_at.append(given)
+            judging.check_fit(*given)
+
+        monkeypatch.setattr(label_fit, "check_fit", check)
+        file = tmp_path / "export.json"
+        file.write_text(json.dumps(coco(4)))
+        done = segwatch(filled, "labels", "import", str(file), *AT, "--json")
+        assert json.loads(done.stdout)["outcomes"]["accepted"] == 20
+        assert len(looked_at) == 22  # two fit the second version alone
+
+    @pytest.mark.parametrize("own", [b'"caf\xe9"', b"1e999"])
+    def test_what_a_user_has_added_to_a_label_record_is_not_read(
+        self, filled: Settings, tmp_path: Path, own: bytes
+    ) -> None:
+        file = tmp_path / "labels.jsonl"
+        line = encode(label(1, after(START_US), ("car", square(14))))[:-1] + b',"own":' + own + b"}\n"
+        file.write_bytes(2 * line)
+        done = json.loads(segwatch(filled, "labels", "import", str(file), "--json").stdout)
+        assert (done["outcomes"]["accepted"], done["judged"]) == (1, 1)
 
     def test_with_several_models_one_has_to_be_named(self, filled: Settings, tmp_path: Path) -> None:
         with Store.open(filled, write=True) as store:
