@@ -28,7 +28,7 @@ class Background:
     def start(self, key: Hashable, job: Callable[[], object]) -> threading.Event | None:
         """Do the job, unless one of this key waits or is being done; what is given is set when that has ended.
 
-        None where too many wait already.
+        None where too many wait already, or no thread can be had.
         """
         with self._lock:
             if key in self._done:
@@ -38,9 +38,19 @@ class Background:
             idle = not self._done
             self._done[key] = threading.Event()
             self._jobs.append((key, job))
-            if idle:
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            if idle and not self._began():
+                return None
             return self._done[key]
+
+    def _began(self) -> bool:
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError as error:  # no more threads just now: whoever asks next tries again
+            log.warning("%s: %s", self._name, error)
+            self._jobs.clear()
+            self._done.clear()
+            return False
+        return True
 
     def _run(self) -> None:
         more = True

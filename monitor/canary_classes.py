@@ -34,12 +34,14 @@ class Ontology:
         gone = [
             index for name, index in zip(self.stable.names, self.stable.indices, strict=True) if name in self.left_out
         ]
+        things = self.stable.things
         return replace(
             self.stable,
             names=tuple(self.stable.names[i] for i in kept),
             indices=tuple(self.stable.indices[i] for i in kept),
             ignore=tuple(sorted({*self.stable.ignore, *gone})),
             critical=tuple(pair for pair in self.stable.critical if pair[0] not in self.left_out),
+            things=None if things is None else tuple(name for name in things if name not in self.left_out),
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,10 +88,10 @@ class QualityWindow:
             return {}
         return {"confusion": confusion(self.evidence), "calibration": calibration(self.evidence)}
 
-    def plan(self, price: float, presence: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    def plan(self, price: float, presence: Callable[[], Mapping[str, float]] | None = None) -> list[dict[str, Any]]:
         """Labels that would halve each class's interval of IoU, or give it a first number; the widest first.
 
-        ``presence``: in what share of the records the model finds each class, for those without a label.
+        ``presence``: in what share of the records the model finds each class; asked only where one has no label.
         """
         sums = self.evidence.metrics.get("iou")
         if sums is None:
@@ -99,6 +99,9 @@ class QualityWindow:
         else:
             samples = {name: self.evidence.column(sums, column) for column, name in enumerate(self.evidence.classes)}
         population = self._size(0 if sums is None else len(sums.rows))
+        known = None
+        if presence is not None and not all(one.denominator.any() for one in samples.values()):
+            known = presence()
         return [
             {
                 "class": one.name,
@@ -109,7 +112,7 @@ class QualityWindow:
                 "with_class": one.with_class,
                 "cost": one.cost,
             }
-            for one in widest(samples, population, price, presence=presence)
+            for one in widest(samples, population, price, presence=known)
         ]
 
     def _names(self) -> list[str]:

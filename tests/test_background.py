@@ -55,3 +55,16 @@ def test_no_more_wait_than_were_agreed_and_the_thread_ends() -> None:
     while any(thread.name == "few" for thread in threading.enumerate()):
         assert time.monotonic() < until_s
         time.sleep(0.01)
+
+
+def test_where_no_thread_can_be_had_whoever_asks_next_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    background, done = Background("test"), []
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", none_left)
+        assert background.start("a", lambda: done.append("never")) is None
+    again = background.start("a", lambda: done.append("a"))
+    assert again is not None and again.wait(LONG_S)
+    assert done == ["a"]

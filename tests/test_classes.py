@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from monitor.canary_classes import ontology_of
 from monitor.classes import Classes, read_classes
 from monitor.errors import InputError
 
@@ -76,3 +77,8 @@ def test_things_are_read_kept_and_else_those_that_lists_have_named(tmp_path: Pat
     assert silent.with_things(["car", "tram"]).things == ("car",)
     with pytest.raises(InputError, match="things: 'tram' is none of the class names"):
         read_classes(write(tmp_path, "names: [road, car]\nthings: [tram]"))
+
+
+def test_a_thing_that_a_comparison_of_versions_leaves_out_is_none_of_its_classes() -> None:
+    both = Classes(("road", "car", "bus"), (0, 1, 2), things=("bus", "car"))
+    assert ontology_of(both, both, [("bus", "")]).classes == Classes(("road", "car"), (0, 1), (2,), things=("car",))

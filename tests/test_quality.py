@@ -267,6 +267,16 @@ class TestTooFew:
         wanted = {one["class"]: one["labels"] for one in window["plan"]}
         assert wanted["bus"] >= 20 and wanted["car"] < 200
 
+    def test_a_plan_looks_at_no_masks_where_each_class_has_a_label(
+        self, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records, _ = traffic(30)
+        told = [("car", square(14)), ("bus", square(25)), ("person", square(2))]
+        put(store, settings, [*records, *(label(i, after(START_US), *told) for i in range(6))])
+        monkeypatch.setattr("monitor.presence.presence_of", lambda *given: pytest.fail("thousands of masks"))
+        (window,) = ask(settings, "--window", "all", "--plan")["windows"]
+        assert {one["class"] for one in window["plan"]} == {"bus", "car", "person"}
+
     def test_one_label_is_no_number(self, store: Store, settings: Settings) -> None:
         records, off = traffic(30)
         put(store, settings, [*records, *labels_of(off, [3])])

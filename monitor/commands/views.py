@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def quality(
         if planned:
             for told, one in zip(shown, windows, strict=True):
                 classes, place = facts.ontology(one.version), (model, one.version, slice_key, one.window)
-                presence = presence_of(store, *place, classes, settings.images.max_pixels) if classes else None
+                presence = partial(presence_of, store, *place, classes, settings.images.max_pixels) if classes else None
                 told["plan"] = one.plan(settings.quality.label_price, presence)
     finally:
         store.close()
