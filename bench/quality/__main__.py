@@ -1,6 +1,6 @@
-"""``make bench-quality``: coverage, labels saved, and drops found, over seeded repetitions.
+"""``make bench-quality``: coverage, labels saved, means, precision, and drops found, over seeded repetitions.
 
-    python -m bench.quality [--repetitions 2000] [--only coverage,assisted,drops] [--families NAME,...] [--write-docs]
+    python -m bench.quality [--repetitions 2000] [--only FIGURE,...] [--families NAME,...] [--write-docs]
 
 What is measured replaces the same figure of the same families in bench-results/quality.json, case by case as it is
 ready; the rest stays. ``--write-docs`` writes the table page in docs/.
@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.quality import coverage, drops, scenarios, table
+from bench.quality import coverage, drops, means, scenarios, table
 from bench.quality.coverage import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "bench-results" / "quality.json"
 DOCS = ROOT / "docs" / "quality-benchmark.md"
-FIGURES = ("coverage", "assisted", "drops")
+FIGURES = ("coverage", "assisted", "means", "precision", "drops")
 STORE_EVERY_S = 5.0
 
 
@@ -30,6 +30,10 @@ def measure(figure: str, families: list[str], repetitions: int) -> Iterator[Row]
     """The figure's rows, case by case."""
     if figure == "drops":
         rows = drops.drop_rows(repetitions)
+    elif figure == "means":
+        rows = means.mean_rows(families, repetitions)
+    elif figure == "precision":
+        rows = means.precision_rows(repetitions)
     elif figure == "coverage":
         rows = coverage.coverage_rows(families, repetitions)
     else:
@@ -69,7 +73,7 @@ def main() -> None:
 
 def _identity(row: Row) -> tuple[object, ...]:
     names = ("figure", "family", "frequency", "iou", "correlation", "labels", "estimand", "choice", "quality", "areas")
-    return tuple(row.get(name) for name in names)
+    return tuple(row.get(name) for name in (*names, "classes", "of", "metric"))
 
 
 def _stored() -> list[Row]:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bench.quality import coverage, drops, scenarios
+from bench.quality import coverage, drops, means, scenarios
 from bench.quality.coverage import Row
 
 HEAD = """# Quality: do the intervals cover?
 
 Written by `make bench-quality`; do not edit. Labels are drawn from made populations, the estimators that
-`segwatch quality` uses say their interval for pooled IoU, and the share of intervals that hold the truth is counted.
+`segwatch quality` uses say their interval for pooled IoU (further down: for its mean over classes, and for COCO's AP),
+and the share of intervals that hold the truth is counted.
 
 Families (`bench/quality/scenarios.py`), each for classes in 5 to 100 % of the frames:
 
@@ -45,8 +46,8 @@ LEAST_FOUND, MOST_FALSE = 0.8, 0.01
 
 def page(rows: Sequence[Row]) -> str:
     """The whole page; figures that were not measured are left out."""
-    figures = [_targets(rows), _coverage(rows), _refusals(rows), _assisted(rows), _drops(rows)]
-    return "\n".join([HEAD, *filter(None, figures)])
+    figures = [_targets(rows), _coverage(rows), _refusals(rows), _assisted(rows), _means(rows), _precision(rows)]
+    return "\n".join([HEAD, *filter(None, [*figures, _drops(rows)])])
 
 
 def grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -110,7 +111,7 @@ def _targets(rows: Sequence[Row]) -> str:
     parts = []
     if lines:
         parts.append(grid(("Coverage of 95 % intervals", "Target", "Cases", "In the band"), lines))
-    lines = [*_assisted_targets(rows), *_drop_targets(rows), *_given_targets(rows)]
+    lines = [*_assisted_targets(rows), *_drop_targets(rows), *_given_targets(rows), *_other_targets(rows)]
     if lines:
         parts.append(grid(("Figure", "Target", "Reached", "Met"), lines))
     return "## Against the targets\n\n" + "\n".join(parts) if parts else ""
@@ -130,6 +131,17 @@ def _given_targets(rows: Sequence[Row]) -> list[Sequence[str]]:
     share = min(row["given"] / (row["given"] + row["refused"]) for row in found)
     figure = "A number from 50 labels in 10 sequences on, class in 20 % of frames"
     return [(figure, "always", f"in {percent(share)} % of samples at least", met(share == 1))]
+
+
+def _other_targets(rows: Sequence[Row]) -> list[Sequence[str]]:
+    lines: list[Sequence[str]] = []
+    for figure, name in (("means", "mean IoU"), ("precision", "COCO's AP")):
+        shares = np.array([row["coverage"] for row in _of(rows, figure) if row["given"] >= 100])
+        if len(shares):
+            low = int((shares < LOWEST).sum())
+            reached = f"mean {percent(shares.mean())} %, {low} of {len(shares)} cases below 93 %"
+            lines.append((f"Coverage of the intervals of {name}", ">= 93 %", reached, met(low == 0)))
+    return lines
 
 
 def _assisted_targets(rows: Sequence[Row]) -> list[Sequence[str]]:
@@ -252,6 +264,62 @@ def _assisted(rows: Sequence[Row]) -> str:
         "widths of spot checks and assisted, from the same labels."
     )
     return section("Assisted", text, grid(header, lines))
+
+
+def _means(rows: Sequence[Row]) -> str:
+    found = _of(rows, "means")
+    if not found:
+        return ""
+    kinds = (("window", "uniform"), ("window", "biased"), ("process", "uniform"))
+    cells = {
+        (row["family"], row["classes"], row["estimand"], row["choice"], row["labels"]): _plain_cell(row)
+        for row in found
+    }  # fmt: skip
+    lines = [
+        (family, str(count), f"{estimand}, {choice}",
+         *(cells.get((family, count, estimand, choice, labels), "-") for labels in means.LABELS))
+        for family in scenarios.FAMILIES
+        if any(row["family"] == family for row in found)
+        for count in means.SETS
+        for estimand, choice in kinds
+    ]  # fmt: skip
+    text = (
+        "Of the mean IoU over classes in 20 to 100 % of the frames that are independent of each other; coverage in % / "
+        f"mean width, {_repetitions(found)} repetitions each. Bold where it is below 93 %."
+    )
+    header = ("Family", "Classes", "Estimand, choice", *(f"n = {labels}" for labels in means.LABELS))
+    return section("The mean over classes", text, grid(header, lines))
+
+
+def _precision(rows: Sequence[Row]) -> str:
+    found = _of(rows, "precision")
+    if not found:
+        return ""
+    cells = {(row["estimand"], row["metric"], row["of"], row["labels"]): _plain_cell(row) for row in found}
+    lines = [
+        (estimand, metric, of, *(cells.get((estimand, metric, of, labels), "-") for labels in means.LABELS))
+        for estimand in ("window", "process")
+        for metric in means.METRICS
+        for of in dict.fromkeys(row["of"] for row in found)
+    ]
+    text = (
+        "Of COCO's AP on judged images of squares, by the share of images with the class; windows of 1,000 records; "
+        f"coverage in % / mean width of the intervals that were given, {_repetitions(found)} repetitions each. Bold "
+        "where it is below 93 %; a dash where fewer than 100 were given."
+    )
+    header = ("Estimand", "Metric", "Class", *(f"n = {labels}" for labels in means.LABELS))
+    return section("Average precision", text, grid(header, lines))
+
+
+def _repetitions(found: Sequence[Row]) -> str:
+    return f"{min(row['given'] + row['refused'] for row in found):,}"
+
+
+def _plain_cell(row: Row) -> str:
+    if row["given"] < 100:
+        return "-"
+    text = percent(row["coverage"])
+    return f"{text if row['coverage'] >= LOWEST else f'**{text}**'} / {row['width']:.3f}"
 
 
 def _drops(rows: Sequence[Row]) -> str:
