@@ -112,7 +112,7 @@ class IngestCounts:
     def add_refused(self, reasons: Counter[str]) -> None:
         """By reason."""
         self.refused += reasons.total()
-        self.outcomes["dead_letter"] += reasons.total()
+        self.outcomes += Counter(dead_letter=reasons.total())  # which keeps no name with a count of 0
         self.reasons += reasons
 
 
