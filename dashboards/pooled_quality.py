@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dashboards.judged_records import pooled_iou
@@ -69,7 +69,7 @@ class PooledQuality:
             if one.start_us in marks
         ]
         found = self._known(labelled)
-        parts = self._parts([one for one in labelled if one.key not in found])
+        parts = self._parts(labelled, found)
         if parts and sum(one.labelled for one in parts[0]) <= self._at_once:
             found |= self._figured(store, parts.pop(0))
         if parts:
@@ -78,12 +78,15 @@ class PooledQuality:
         told = {one.score.start_us: found.get(one.key, Pooled(one.labelled, None, pending=True)) for one in labelled}
         return [told.get(one.start_us, NOTHING) for one in scores]
 
-    def _parts(self, wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
-        """Neighbours with as many labels together as are brought in at once, or one alone with more: the newest first,
-        each in order of time."""
+    def _parts(self, labelled: Sequence[_Wanted], known: Mapping[_Key, Pooled]) -> list[list[_Wanted]]:
+        """What is not known: neighbours with as many labels together as are brought in at once, or one alone with more;
+        the newest first, each in order of time."""
         parts: list[list[_Wanted]] = []
         room = -1
-        for one in reversed(wanted):
+        for one in reversed(labelled):
+            if one.key in known:
+                room = -1  # a part's records are read from its first to its last: these would be among them
+                continue
             room -= one.labelled
             if room < 0:
                 parts.append([])
@@ -93,9 +96,7 @@ class PooledQuality:
 
     def _figure_rest(self, store: Store, parts: Sequence[Sequence[_Wanted]]) -> None:
         for part in parts:
-            known = self._known(part)  # of another page, meanwhile
-            missing = [one for one in part if one.key not in known]
-            if missing:
+            for missing in self._parts(part, self._known(part)):  # another page may have figured some out meanwhile
                 self._keep(self._figured(store, missing))
 
     def _known(self, wanted: Sequence[_Wanted]) -> dict[_Key, Pooled]:

@@ -171,8 +171,7 @@ class Evaluator:
 
     def settle(self) -> int:
         """After files were read: close all windows, or, in a store that Kafka fills, those its watermark has passed."""
-        live = any(one.partition.cluster != FILES for one in self._store.partition_progress())
-        return self.tick() if live else self.finish()
+        return self.tick() if filled_by_kafka(self._store) else self.finish()
 
     def finish(self) -> int:
         """Fold everything and close all windows: the end of a replay."""
@@ -314,6 +313,11 @@ class Evaluator:
 def _link(web: WebSettings, model: str, version: str, start: str) -> str:
     """The page that shows the evidence."""
     return f"{web.address}/?{urlencode({'model': model, 'version': version, 'window': start})}"
+
+
+def filled_by_kafka(store: Store) -> bool:
+    """Whether a service reads Kafka into this store."""
+    return any(one.partition.cluster != FILES for one in store.partition_progress())
 
 
 def merge_states(states: Sequence[bytes]) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
-from detectors.quality.confusion import ClassTable, IndexMap, common_size
+from detectors.quality.confusion import ClassTable, IndexMap
 from detectors.quality.instance_judgement import InstanceJudgement
 from detectors.quality.judge_instances import InstanceMasks, judge_instances
 from detectors.quality.judge_semantic import SemanticJudgement, judge_semantic
@@ -23,12 +23,14 @@ from monitor.kept_masks import KeptMasks
 from monitor.labels.outlines import first_fault
 from monitor.masks import Mask, Rle
 from monitor.panoptic_segments import segments_of
-from monitor.records import Instance, Label, LabelInstance, decode_semantic
+from monitor.records import Instance, Label, LabelInstance, decode_semantic, semantic_summary
 from monitor.records.png import read_header
 from monitor.records.reasons import shorten
 
 FAR = 2
 """Polygons are cut off this many image sides outside the image: drawing one takes time by its length."""
+
+MAP = "semantic.classes_png"
 
 Size = tuple[int, int]
 
@@ -90,18 +92,31 @@ def judge_label(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int
 
 
 def check_fit(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> None:
-    """Whether `judge_label` would take the label, for far less than it costs to judge. Raises BadRecord as that does,
-    but for masks that would take too long to compare."""
+    """Whether `judge_label` would take the label, without judging. Raises BadRecord as that does, but for masks that
+    would take too long to compare.
+
+    Of the prediction's map the size alone is read, since it was checked when it came; the label's is decoded for its
+    values, at 1080p for a quarter of what judging costs.
+    """
     _check_shape(kept, label)
+    lists, maps = _both(kept, label)
     try:
-        _, maps = _sides(kept, label, classes, max_pixels)
+        if lists:
+            _check_lists(kept, label, classes, max_pixels)
+        if maps:
+            _check_label_map(kept, label, classes, max_pixels)
     except (ValueError, MemoryError) as error:
         raise BadRecord("label_mismatch", f"cannot be held against the prediction: {error}") from None
-    if maps is not None:
-        strange = np.setdiff1d(maps.labelled, [*classes.indices, *classes.ignore])
-        if len(strange):
-            told = f"the label has the value {strange[0]}, which is no class of the model and not ignored"
-            raise BadRecord("unknown_class", f"semantic.classes_png: {told}")
+
+
+def _check_label_map(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> None:
+    assert label.semantic is not None
+    values, _ = semantic_summary(decode_semantic(label.semantic, max_pixels)[0], None)
+    _check_map_sizes(kept, label, max_pixels)
+    strange = values.keys() - {*classes.indices, *classes.ignore}
+    if strange:
+        told = f"the label has the value {min(strange)}, which is no class of the model and not ignored"
+        raise BadRecord("unknown_class", f"{MAP}: {told}")
 
 
 def _check_shape(kept: KeptMasks, label: Label) -> None:
@@ -109,9 +124,7 @@ def _check_shape(kept: KeptMasks, label: Label) -> None:
     smaller than the prediction's and of another shape."""
     if kept.semantic is None or label.semantic is None:
         return
-    name = "semantic.classes_png"
-    headers = [read_header(one.classes_png, name) for one in (kept.semantic, label.semantic)]
-    predicted, (height, width) = ((one.height, one.width) for one in headers)
+    predicted, (height, width) = _header_sizes(kept, label)
     if (height, width) == predicted:
         return
     size = _map_size(kept)
@@ -122,7 +135,7 @@ def _check_shape(kept: KeptMasks, label: Label) -> None:
     if not alike and not larger:
         what = "the image" if size else "the prediction's map"
         raise BadRecord(
-            "label_mismatch", f"{name} is {height} x {width}, {what} {whole[0]} x {whole[1]}: not the same shape"
+            "label_mismatch", f"{MAP} is {height} x {width}, {what} {whole[0]} x {whole[1]}: not the same shape"
         )
 
 
@@ -136,12 +149,18 @@ def _judge(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> 
 
 def _sides(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> tuple[_Lists | None, _Maps | None]:
     """What both have, checked."""
-    both_lists = kept.instances is not None and label.instances is not None
-    both_maps = kept.semantic is not None and label.semantic is not None
-    if not both_lists and not both_maps:
-        raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
+    both_lists, both_maps = _both(kept, label)
     lists = _lists(kept, label, classes, max_pixels) if both_lists else None
     maps = _maps(kept, label, max_pixels) if both_maps else None
+    return lists, maps
+
+
+def _both(kept: KeptMasks, label: Label) -> tuple[bool, bool]:
+    """Whether both have lists, and whether both have maps."""
+    lists = kept.instances is not None and label.instances is not None
+    maps = kept.semantic is not None and label.semantic is not None
+    if not lists and not maps:
+        raise BadRecord("label_mismatch", f"the label has {_what(label)}, the prediction {_what(kept)}")
     return lists, maps
 
 
@@ -153,16 +172,7 @@ def _what(record: KeptMasks | Label) -> str:
 def _lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> _Lists:
     predicted, labelled = kept.instances or [], label.instances or []
     position = classes.position
-    for i, one in enumerate(labelled):
-        if one.class_name not in position:
-            raise BadRecord(
-                "unknown_class", f"instances[{i}].class {shorten(one.class_name)} is no class of the model's baseline"
-            )
-    _check_sizes(kept, label)
-    size = image_size(kept, label)
-    _check_pixels(size, max_pixels)
-    _check_outlines("instances", labelled, size, max_pixels)
-    _check_outlines("the prediction's instances", predicted, size, max_pixels)
+    size = _check_lists(kept, label, classes, max_pixels)
     return _Lists(
         size,
         InstanceMasks(
@@ -176,6 +186,23 @@ def _lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> 
             crowd=np.array([one.crowd for one in labelled], np.bool_),
         ),
     )
+
+
+def _check_lists(kept: KeptMasks, label: Label, classes: Classes, max_pixels: int) -> Size:
+    """The image's size at which both lists can be compared."""
+    predicted, labelled = kept.instances or [], label.instances or []
+    position = classes.position
+    for i, one in enumerate(labelled):
+        if one.class_name not in position:
+            raise BadRecord(
+                "unknown_class", f"instances[{i}].class {shorten(one.class_name)} is no class of the model's baseline"
+            )
+    _check_sizes(kept, label)
+    size = image_size(kept, label)
+    _check_pixels(size, max_pixels)
+    _check_outlines("instances", labelled, size, max_pixels)
+    _check_outlines("the prediction's instances", predicted, size, max_pixels)
+    return size
 
 
 def _judge_lists(lists: _Lists, kept: KeptMasks, label: Label, classes: Classes) -> InstanceJudgement:
@@ -255,7 +282,7 @@ def image_size(kept: KeptMasks, label: Label) -> Size:
         return label.image_size
     for semantic in (label.semantic, kept.semantic):
         if semantic is not None:
-            header = read_header(semantic.classes_png, "semantic.classes_png")
+            header = read_header(semantic.classes_png, MAP)
             return header.height, header.width
     ends = [
         (max(polygon[1::2]), max(polygon[0::2]))
@@ -291,14 +318,25 @@ def _maps(kept: KeptMasks, label: Label, max_pixels: int) -> _Maps:
     assert label.semantic is not None
     predicted, confidence = decode_semantic(kept.semantic, max_pixels)
     labelled = decode_semantic(label.semantic, max_pixels)[0]
-    size = _map_size(kept)
-    _check_pixels(size or common_size(predicted, labelled), max_pixels)
-    if size is not None and (labelled.shape[0] > size[0] or labelled.shape[1] > size[1]):
-        raise BadRecord(
-            "label_mismatch",
-            f"semantic.classes_png is {labelled.shape[0]} x {labelled.shape[1]}, the image {size[0]} x {size[1]}",
-        )
+    _check_map_sizes(kept, label, max_pixels)
     return _Maps(predicted, confidence, labelled)
+
+
+def _check_map_sizes(kept: KeptMasks, label: Label, max_pixels: int) -> None:
+    """The label's map is not larger than the image, nor what both are compared at above the limit."""
+    predicted, (height, width) = _header_sizes(kept, label)
+    size = _map_size(kept)
+    _check_pixels(size or (max(predicted[0], height), max(predicted[1], width)), max_pixels)
+    if size is not None and (height > size[0] or width > size[1]):
+        raise BadRecord("label_mismatch", f"{MAP} is {height} x {width}, the image {size[0]} x {size[1]}")
+
+
+def _header_sizes(kept: KeptMasks, label: Label) -> tuple[Size, Size]:
+    """Of the prediction's map and the label's, as their headers say."""
+    assert kept.semantic is not None
+    assert label.semantic is not None
+    predicted, labelled = (read_header(one.classes_png, MAP) for one in (kept.semantic, label.semantic))
+    return (predicted.height, predicted.width), (labelled.height, labelled.width)
 
 
 def _map_size(kept: KeptMasks) -> Size | None:
@@ -311,4 +349,4 @@ def _judge_maps(maps: _Maps, kept: KeptMasks, classes: Classes) -> SemanticJudge
     try:
         return judge_semantic(maps.predicted, maps.labelled, table, maps.confidence, _map_size(kept))
     except ValueError as error:
-        raise BadRecord("unknown_class", f"semantic.classes_png: {error}") from None
+        raise BadRecord("unknown_class", f"{MAP}: {error}") from None

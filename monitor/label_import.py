@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -79,6 +79,14 @@ class Imported:
     """Corrections, of labels that were judged in time, that did."""
     refused: Counter[str]
     """By reason: labels that fit no record of their input, as it was seen when they were judged; dead letters."""
+    left_out: Counter[str]
+    """By reason: labels that do not fit the predictions that were there before them; not stored."""
+
+    def __add__(self, other: Imported) -> Imported:
+        return Imported(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+NOTHING = Imported(Counter(), 0, 0, 0, Counter(), Counter())
 
 
 def import_file(
@@ -86,16 +94,19 @@ def import_file(
     settings: Settings,
     request: ImportRequest,
     on_bad: Callable[[RawRecord, BadRecord], None] | None = None,
+    on_misfit: Callable[[str], None] | None = None,
 ) -> Imported:
     """Read, check and store an export, then judge.
 
-    Raises InputError that names the file, the entry and the reason; nothing of the export is stored then. A label that
-    does not fit the prediction that is there already is such an entry.
+    ``on_misfit``: is told of each label that does not fit the prediction that is there already; the rest is stored.
+
+    Raises InputError that names the file, the entry and the reason; nothing of the export is stored then. Without
+    ``on_misfit`` such a label is such an entry.
     """
     baselines = Baselines(store)
     name, classes = classes_of(store, lambda identity: baselines.of(identity).classes, request.model)
     limits = Limits.from_settings(settings)
-    fit = LabelFit(store, limits, name)
+    fit = LabelFit(store, limits, name, on_misfit)
     unchecked: LabelFit | None = fit
     records: Iterable[bytes]
     known = {model for model, _ in store.active_baselines()}
@@ -126,7 +137,7 @@ def import_file(
     outcomes = import_labels(store, request.path, records, limits, name, request.who, unchecked)
     with closing(Evaluator(store, settings, on_bad=on_bad)) as evaluator:
         evaluator.settle()
-        return Imported(outcomes, *evaluator.judged, evaluator.refused)
+        return Imported(outcomes, *evaluator.judged, evaluator.refused, fit.left_out)
 
 
 def _lines(path: Path, classes: Classes, models: set[str], limits: Limits, fit: LabelFit) -> Iterator[bytes]:
@@ -143,8 +154,7 @@ def _lines(path: Path, classes: Classes, models: set[str], limits: Limits, fit: 
                 _check_names(f"{path}: line {raw.offset}", found, classes, models)
                 twins.check(raw, found)
                 labels.append((f"line {raw.offset}", found))
-            fit.check(path, labels)
-            yield from (raw.value or b"" for raw in raws)
+            yield from (raw.value or b"" for raw in compress(raws, fit.check(path, labels)))
 
 
 def _check_names(entry: str, label: Label, classes: Classes, models: set[str]) -> None:
@@ -236,7 +246,7 @@ def _read_into(spool: LabelSpool, path: Path, records: Iterable[bytes], limits: 
                 raise InputError(f"{path}: label {raw.offset}: {found}")  # the formats' checks are stricter
             labels.append((raw, found))
         if fit is not None:
-            fit.check(path, [(f"label {raw.offset}", label) for raw, label in labels])
+            labels = list(compress(labels, fit.check(path, [(f"label {raw.offset}", one) for raw, one in labels])))
         spool.add([label_row(raw, label) for raw, label in labels])
 
 

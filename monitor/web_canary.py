@@ -23,6 +23,7 @@ from monitor.windows import parse_time
 KEPT_S: Final = 10.0
 """For so long an answer serves all who ask the same: several analyses, in short turns, ask for one canary."""
 MOST_KEPT: Final = 64
+"""Comparisons, and as many that failed: those are cheap to ask for, and must not push the others out."""
 PATIENCE_S: Final = 0.15
 """So long a page waits for a comparison before it shows what there is."""
 SHARE: Final = 20
@@ -120,8 +121,9 @@ class CanaryState:
     def _keep(self, key: _Key, one: _Kept) -> None:
         with self._lock:
             self._kept.pop(key, None)
-            while len(self._kept) >= MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
+            alike = [name for name, old in self._kept.items() if (old.error is None) == (one.error is None)]
+            for name in alike[: max(0, len(alike) + 1 - MOST_KEPT)]:
+                del self._kept[name]
             self._kept[key] = one
 
 

@@ -187,6 +187,28 @@ def test_versions_that_cannot_be_compared_are_refused_then_and_later(store: Stor
     assert "no records" in text and "under-way" not in text
 
 
+def test_failed_comparisons_push_out_none_that_succeeded(
+    store: Store, settings: Settings, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_canary, "MOST_KEPT", 3)
+    canaries = state(store, settings, Clock())
+    gate.open.set()
+    good = [Asked("street", "1", "2", since) for since in (None, 1, 2)]
+    for asked in good:
+        canaries.compare(asked, False)
+    for version in range(5):
+        with pytest.raises(InputError, match="no records"):
+            canaries.compare(Asked("street", "1", f"invented {version}"), False)
+    assert len(canaries._kept) == 6
+    gate.calls = 0
+    for asked in good:
+        canaries.compare(asked, False)
+    assert gate.calls == 0
+    canaries.compare(Asked("street", "1", "2", 3), False)
+    canaries.compare(good[0], False)
+    assert gate.calls == 2, "of those that succeeded the oldest went"
+
+
 def test_what_was_purged_since_is_not_named(store: Store, settings: Settings) -> None:
     canaries = state(store, settings, Clock(), LONG_S)
     client = client_of(store, settings, canaries)

@@ -17,6 +17,7 @@ from monitor.cli import cli
 from monitor.errors import InputError
 from monitor.label_spool import LabelSpool
 from monitor.masks import encode_rle
+from monitor.offline import replay
 from monitor.settings import Settings
 from monitor.store.store import Store
 from monitor.store.values import LabelRow
@@ -131,12 +132,19 @@ class TestImport:
         done = segwatch(filled, "labels", "import", str(file), "--label-time", late, "--json")
         assert (json.loads(done.stdout)["judged"], json.loads(done.stdout)["unjoinable"]) == (0, 20)
 
-    def test_what_it_causes_to_be_asked_for_goes_out_with_it(self, filled: Settings, tmp_path: Path) -> None:
+    def test_what_it_causes_to_be_asked_for_goes_out_with_it(self, settings: Settings, tmp_path: Path) -> None:
         rules = {"retrain_after_labels": 20, "retrain_min_labels": 1}
-        settings = settings_of(Path(filled.data_dir), quality={"keep_masks_days": 36_500}, actions=rules)
+        settings = settings_of(Path(settings.data_dir), quality={"keep_masks_days": 36_500}, actions=rules)
+        Path(settings.data_dir).mkdir()
+        records = tmp_path / "day.jsonl"
+        seen_once = [encode(seen(i, START_US + i, ("car", 0.9, square(10)))) for i in range(20)]
+        records.write_bytes(b"\n".join(seen_once))
+        with open_store(settings) as store:
+            replay(settings, [records], store=store)
         file = tmp_path / "export.json"
         file.write_text(json.dumps(coco(4)))
         actions = Path(settings.data_dir) / "actions.jsonl"
+        actions.unlink()
         actions.mkdir()  # nothing can be written there
         done = segwatch(settings, "labels", "import", str(file), *AT)
         assert (done.exit_code, done.stdout[:9]) == (0, "20 labels")

@@ -110,6 +110,27 @@ def test_the_newest_windows_come_first(filled: Site, monkeypatch: pytest.MonkeyP
     assert read == [(starts[1], starts[2] + length_us), (starts[0], starts[0] + length_us)]
 
 
+def test_what_lies_between_windows_whose_labels_have_changed_is_not_read_again(
+    filled: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hour,) = scores(filled.store)
+    length_us = hour.length_us // 4
+    starts = [hour.start_us + length_us * place for place in range(4)]
+    four = [replace(hour, start_us=start, length_us=length_us) for start in starts]
+    marks = {start: (2, 0, 0) for start in starts if start != starts[1]}
+    monkeypatch.setattr(Views, "label_marks", lambda *_: dict(marks))
+    read = list[tuple[int, int]]()
+    monkeypatch.setattr(Store, "judged", lambda *_, since_us, until_us: read.append((since_us, until_us)) or [])
+    pooled = PooledQuality()
+    pooled.of(filled.store, four)
+    assert read == [(starts[0], starts[3] + length_us)], "at once, though one window has no label"
+    read.clear()
+    marks[starts[0]] = marks[starts[3]] = (3, 1, 1)
+    pooled.of(filled.store, four)
+    eventually("figured out", lambda: len(read) == 2)
+    assert read == [(starts[3], starts[3] + length_us), (starts[0], starts[0] + length_us)]
+
+
 def test_the_page_says_of_how_many_windows_the_quality_is_still_to_come(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

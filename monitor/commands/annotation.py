@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from monitor.commands.common import State, json_option, open_store, parsed, print_json
+from monitor.commands.common import Lines, State, json_option, open_store, parsed
+from monitor.commands.imported import show_imported
 from monitor.commands.relabel_export import images, told, waiting
 from monitor.errors import SettingsError
 from monitor.windows import SECOND_US, parse_length
@@ -83,16 +83,15 @@ def labels_pull(state: State, as_json: bool) -> None:
     """Fetch annotations from the annotation tool; those that are stored already change nothing."""
     from monitor.audit import os_user
     from monitor.handing_over import handing_over
-    from monitor.label_import import ImportRequest, import_file
+    from monitor.label_import import NOTHING, ImportRequest, import_file
 
     settings = state.settings()
     annotation = _configured(settings)
-    outcomes: Counter[str] = Counter()
-    judged = 0
+    done, on_bad, say = NOTHING, Lines(), partial(click.echo, err=True)
     with tempfile.TemporaryDirectory(prefix="segwatch-") as folder:
         store = open_store(settings, write=True)
         try:
-            with handing_over(store, settings, partial(click.echo, err=True)):
+            with handing_over(store, settings, say):
                 for path, form in _fetched(annotation, Path(folder)):
                     request = ImportRequest(
                         path,
@@ -102,16 +101,11 @@ def labels_pull(state: State, as_json: bool) -> None:
                         annotator=annotation.tool,
                         who=os_user(),
                     )
-                    done = import_file(store, settings, request)
-                    outcomes += done.outcomes
-                    judged += done.judged
+                    # Fetched files hold what many people drew: one label that does not fit must not keep out the rest.
+                    done += import_file(store, settings, request, on_bad, say)
         finally:
             store.close()
-    if as_json:
-        print_json({"labels": sum(outcomes.values()), "outcomes": dict(outcomes), "judged": judged})
-    else:
-        text = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
-        click.echo(f"{sum(outcomes.values())} labels: {text or 'none'}; {judged} records judged by them")
+    show_imported(done, as_json)
 
 
 def _fetched(annotation: AnnotationSettings, folder: Path) -> Iterator[tuple[Path, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -20,12 +20,10 @@ from monitor.commands.common import (
     print_json,
     time_range,
 )
+from monitor.commands.imported import show_imported
 from monitor.commands.labels_export import labels_export
 from monitor.errors import InputError
 from monitor.windows import parse_time
-
-if TYPE_CHECKING:
-    from monitor.label_import import Imported
 
 
 @click.group()
@@ -112,26 +110,7 @@ def labels_import(
             done = import_file(store, settings, request, Lines())
     finally:
         store.close()
-    _show(done, as_json)
-
-
-def _show(done: Imported, as_json: bool) -> None:
-    outcomes = done.outcomes
-    shown = {name: outcomes.get(name, 0) for name in ("accepted", "replaced", "duplicate", "superseded", "purged")}
-    refused = done.refused.total()
-    if as_json:
-        late = {"unjoinable": done.unjoinable, "uncorrectable": done.uncorrectable, "refused": refused}
-        print_json({"labels": sum(outcomes.values()), "outcomes": shown, "judged": done.judged, **late})
-        return
-    text = ", ".join(f"{count} {name}" for name, count in shown.items() if count)
-    text = f"{sum(outcomes.values())} labels: {text or 'none'}; {done.judged} records judged by them"
-    if done.unjoinable:
-        text += f"; {done.unjoinable} unjoinable: later than quality.join_days after the event, or the masks are gone"
-    if done.uncorrectable:
-        text += f"; {done.uncorrectable} corrections as late as that: what was said before stays"
-    if refused:
-        text += f"; {refused} refused, now that their predictions are there: they are in the dead letters"
-    click.echo(text)
+    show_imported(done, as_json)
 
 
 def _said(*names: str) -> frozenset[str]:
